@@ -1,0 +1,43 @@
+# bkctl's doors: each target makes its own .venv where there is none.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check format lint types imports bench proto clean
+.DEFAULT_GOAL := check
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## sample store, plan, backup
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/pytest
+
+check: format lint types imports test  ## what CI runs
+
+format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## measure backup speed here
+	$(BIN)/python -m benchmarks.run
+
+proto: $(STAMP)  ## generate the protobuf code again after a change of backup.proto
+	$(BIN)/python -m grpc_tools.protoc -Ibkctl/archive --python_out=bkctl/archive --pyi_out=bkctl/archive bkctl/archive/backup.proto
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

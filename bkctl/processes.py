@@ -1,0 +1,37 @@
+"""Starting worker processes so that Ctrl-C, which reaches all of a terminal's, is the parent's."""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import signal
+from multiprocessing import resource_tracker
+
+
+def start_shielded(process: multiprocessing.process.BaseProcess) -> None:
+    """Start a process with SIGINT blocked, so that it cannot die of it before it is ready.
+
+    The process calls `ignore_interrupts` first thing.
+    """
+    # Its own start, which the first process brings about, would unblock the signal again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_helper() -> None:
+    """End multiprocessing's own helper process now rather than a moment after this one has ended.
+
+    Whoever looks at the processes of a finished command then finds none. It starts again at need.
+    """
+    stop = getattr(getattr(resource_tracker, "_resource_tracker", None), "_stop", None)
+    if stop is not None:
+        stop()
+
+
+def ignore_interrupts() -> None:
+    """In a started process: leave SIGINT to the parent for good."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
