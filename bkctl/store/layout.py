@@ -1,0 +1,174 @@
+"""Where a store's files lie, and whether plain RocksDB can read them.
+
+A TiKV data directory and what matters in it:
+
+    data directory/
+      db/            the kvdb: CURRENT, MANIFEST-*, OPTIONS-*, *.sst, *.log
+        titandb/     values of Titan in *.blob files          -> refused
+      file.dict      which files are encrypted at rest, how   -> refused if it names any
+      tablets/       one RocksDB a region (partitioned engine) -> refused
+      raft/ raft-engine/ snap/ import/                         not read
+
+A directory that is no TiKV data directory but holds a CURRENT is taken as a RocksDB directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bkctl.codec.varint import decode_uvarint
+from bkctl.errors import CorruptionError, SourceError
+
+_ENCRYPTION_METHOD_FIELD = 3
+_PLAINTEXT = 1
+_FILE_DICT_HEADER = 16
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLayout:
+    """A store's directories: `db_dir` holds CURRENT, `wal_dir` the write-ahead logs."""
+
+    db_dir: Path
+    wal_dir: Path
+    recycles_wal: bool
+
+
+def locate(path: Path, wal_dir: Path | None = None) -> StoreLayout:
+    """Find the RocksDB directory at `path` (a data directory, its `db/`, or any RocksDB).
+
+    `wal_dir` overrides where the write-ahead logs are looked for; without it they are in the
+    database directory, or where the newest OPTIONS file says. Raises SourceError, naming the
+    reason, for what is no RocksDB or what plain RocksDB cannot read.
+    """
+    if not path.exists():
+        raise SourceError(f"{path}: no such directory; give the TiKV data directory or its db/")
+    if not path.is_dir():
+        raise SourceError(f"{path}: not a directory; give the TiKV data directory or its db/")
+    try:
+        return _locate(path, wal_dir)
+    except OSError as e:
+        raise SourceError(f"{e.filename or path}: cannot be read ({e.strerror})") from None
+
+
+def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
+    db_dir = path if (path / "CURRENT").exists() else path / "db"
+    if not (db_dir / "CURRENT").exists():
+        if (path / "tablets").is_dir():
+            raise SourceError(
+                f"{path}: a partitioned store (tablets/): each region is a RocksDB of its own, "
+                "which bkctl cannot read; back it up through the cluster"
+            )
+        manifests = any(name.startswith("MANIFEST-") for name in os.listdir(path))
+        what = "its CURRENT file is missing" if manifests else "no RocksDB directory (no CURRENT)"
+        raise SourceError(f"{path}: {what}; give the TiKV data directory or its db/")
+    _refuse_titan(db_dir)
+    _refuse_encryption(db_dir)
+    options = _newest_options(db_dir)
+    return StoreLayout(db_dir, _find_wal_dir(db_dir, wal_dir, options), _recycles(options))
+
+
+def _refuse_titan(db_dir: Path) -> None:
+    for folder in (db_dir / "titandb", db_dir.parent / "titandb"):
+        if folder.is_dir() and any(name.endswith(".blob") for name in os.listdir(folder)):
+            raise SourceError(
+                f"{folder}: the store keeps values in Titan blob files, which plain RocksDB "
+                "cannot read; turn Titan off and compact it away, or back up through the cluster"
+            )
+
+
+def _refuse_encryption(db_dir: Path) -> None:
+    for folder in dict.fromkeys((db_dir, db_dir.parent)):
+        file_dict = folder / "file.dict"
+        if file_dict.is_file():
+            name = _first_encrypted(file_dict.read_bytes())
+            if name is not None:
+                raise SourceError(
+                    f"{file_dict}: the store is encrypted at rest ({name} and maybe more), "
+                    "which bkctl cannot read; back it up through the cluster"
+                )
+
+
+def _first_encrypted(content: bytes) -> str | None:
+    """Name a file that a TiKV file dictionary says is encrypted, or None.
+
+    The dictionary is protobuf {1: map<name, {3: method}>} behind a 16-byte header; methods up to
+    1 are plain text. What cannot be parsed but names database files counts as encrypted.
+    """
+    for start in (_FILE_DICT_HEADER, 0):
+        try:
+            entries = list(_dictionary(content[start:]))
+        except CorruptionError:
+            continue
+        return next((name for name, method in entries if method > _PLAINTEXT), None)
+    named = re.search(rb"[\w/.-]*(\.sst|MANIFEST-\d+|CURRENT|\.log)", content)
+    return named.group().decode() if named else None
+
+
+def _dictionary(data: bytes) -> list[tuple[str, int]]:
+    entries = []
+    for field, entry in _fields(data):
+        if field != 1 or not isinstance(entry, bytes):
+            raise CorruptionError("not a file dictionary")
+        pair = dict(_fields(entry))
+        name, info = pair.get(1, b""), pair.get(2, b"")
+        if not isinstance(name, bytes) or not isinstance(info, bytes):
+            raise CorruptionError("not a file dictionary")
+        method = dict(_fields(info)).get(_ENCRYPTION_METHOD_FIELD, 0)
+        entries.append((name.decode("utf-8", "replace"), method if isinstance(method, int) else 0))
+    return entries
+
+
+def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
+    """Split a protobuf message of varints and byte strings into (field number, value)."""
+    fields: list[tuple[int, int | bytes]] = []
+    pos = 0
+    while pos < len(data):
+        tag, pos = decode_uvarint(data, pos)
+        value, pos = decode_uvarint(data, pos)
+        if tag & 7 == 0:
+            fields.append((tag >> 3, value))
+        elif tag & 7 == 2 and pos + value <= len(data):
+            fields.append((tag >> 3, data[pos : pos + value]))
+            pos += value
+        else:
+            raise CorruptionError("not a protobuf message of this form")
+    return fields
+
+
+def _newest_options(db_dir: Path) -> str:
+    found = [
+        (int(match.group(1)), name)
+        for name in os.listdir(db_dir)
+        if (match := re.fullmatch(r"OPTIONS-(\d+)", name))
+    ]
+    if not found:
+        return ""
+    return (db_dir / max(found)[1]).read_text("utf-8", "replace")
+
+
+def _recycles(options: str) -> bool:
+    match = re.search(r"^\s*recycle_log_file_num=(\d+)", options, re.MULTILINE)
+    return match is not None and int(match.group(1)) > 0
+
+
+def _find_wal_dir(db_dir: Path, wal_dir: Path | None, options: str) -> Path:
+    if wal_dir is not None:
+        if not wal_dir.is_dir():
+            raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
+        return wal_dir
+    # A RocksDB always keeps a current log, so logs beside the SST files settle the question.
+    if any(re.fullmatch(r"\d+\.log", name) for name in os.listdir(db_dir)):
+        return db_dir
+    match = re.search(r"^\s*wal_dir=(\S+)", options, re.MULTILINE)
+    told = Path(match.group(1)) if match else db_dir
+    if told.name == db_dir.name or told == db_dir:
+        return db_dir
+    if told.is_dir():
+        return told
+    raise SourceError(
+        f"{db_dir}: its write-ahead logs are kept in {told}, which is not there; "
+        "say where they are with --wal-dir (or --wal-dir of an empty directory if there are none)"
+    )

@@ -1,0 +1,277 @@
+"""Reads a RocksDB MANIFEST: which SST files and logs make up the database, and whether it is whole.
+
+RocksDB takes a MANIFEST that is cut short for one that ends there, and then shows an older, thinner
+database without a word. So every record is checked here before RocksDB is let near it.
+
+The file is a log of 32 KiB blocks; a record never spans a block boundary but may be split:
+
+    | masked crc32c (4, LE) | length (2, LE) | type (1) | payload |     crc over type + payload
+    type 0 zero padding, 1 full, 2 first, 3 middle, 4 last; a block's last < 7 bytes are zeros
+
+A record is a version edit, a sequence of (varint tag, fields):
+
+    1 comparator str     2 log number     3 next file number    4 last sequence
+    5 cursor (level, str)  6 deleted file (level, number)       9 previous log   10 min log to keep
+    7, 100, 102, 103 new file: level, number, [path id: 102], size, smallest str, largest str,
+        [smallest and largest sequence: from 100], [103: (tag, str)* until tag 1]
+    200 column family id   201 family added str   202 family dropped   203 max family id
+    300 records left in an atomic group          8192 and up: str, may be ignored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import google_crc32c
+
+from bkctl.codec.varint import decode_uvarint
+from bkctl.errors import CorruptionError
+
+BLOCK_SIZE = 32 * 1024
+HEADER_SIZE = 7
+_MASK_DELTA = 0xA282EAD8
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_SAFE_IGNORE = 1 << 13
+_VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
+_NEW_FILE_TAGS = {7, 100, 102, 103}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFile:
+    """One SST file of the current version; keys are user keys, inclusive; size in bytes."""
+
+    number: int
+    family: str
+    level: int
+    size: int
+    smallest_key: bytes
+    largest_key: bytes
+    largest_sequence: int
+
+    @property
+    def name(self) -> str:
+        """Its file name in the database directory."""
+        return f"{self.number:06}.sst"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestState:
+    """What a MANIFEST adds up to; logs numbered from `min_log_number` on hold newer records.
+
+    `known_numbers` are those of all files it ever mentions, live ones and deleted ones.
+    """
+
+    live_files: tuple[LiveFile, ...]
+    families: tuple[str, ...]
+    min_log_number: int
+    last_sequence: int
+    known_numbers: frozenset[int]
+
+
+class TornTailError(CorruptionError):
+    """The MANIFEST ends in the middle of a record."""
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C of `data`, masked as RocksDB stores it (rotated by 15, plus a constant)."""
+    crc: int = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> ManifestState:
+    """Add up a MANIFEST's version edits.
+
+    `path` is named in errors. Raises CorruptionError for a record that is damaged or makes no
+    sense, TornTailError for one that is cut off at the end of the file unless `torn_tail_ok`
+    (RocksDB would drop such a record silently).
+    """
+    builder = _Builder()
+    try:
+        for record in _records(data, path):
+            builder.apply(record)
+    except TornTailError:
+        if not torn_tail_ok:
+            raise
+    except CorruptionError as e:
+        text = str(e)
+        raise CorruptionError(text if str(path) in text else f"{path}: {text}") from None
+    return builder.state()
+
+
+def _records(data: bytes, path: Path) -> Iterator[bytes]:
+    """Yield whole logical records, every physical one checked against its checksum."""
+    parts: list[bytes] = []
+    pos, end = 0, len(data)
+    while pos < end:
+        left = BLOCK_SIZE - pos % BLOCK_SIZE
+        if left < HEADER_SIZE:
+            pos += left
+            continue
+        if not any(data[pos : pos + HEADER_SIZE]) and not data[pos:].strip(b"\0"):
+            break  # space set aside for records that were never written
+        length = int.from_bytes(data[pos + 4 : pos + 6], "little")
+        stop = pos + HEADER_SIZE + length
+        if pos + HEADER_SIZE > end or (stop > end and length + HEADER_SIZE <= left):
+            raise _torn(path, pos)
+        if length + HEADER_SIZE > left:
+            raise CorruptionError(f"{path}: record at offset {pos} passes the end of its block")
+        kind, body = data[pos + 6], data[pos + 6 : stop]
+        if masked_crc32c(body) != int.from_bytes(data[pos : pos + 4], "little"):
+            raise CorruptionError(f"{path}: checksum mismatch in the record at offset {pos}")
+        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (kind in (_FULL, _FIRST)) == bool(parts):
+            raise CorruptionError(f"{path}: record of type {kind} at offset {pos} is out of place")
+        parts.append(body[1:])
+        if kind in (_FULL, _LAST):
+            yield b"".join(parts)
+            parts = []
+        pos = stop
+    if parts:
+        raise _torn(path, end)
+
+
+def _torn(path: Path, pos: int) -> TornTailError:
+    return TornTailError(
+        f"{path}: ends in the middle of a record at offset {pos}: the file was cut short, or the "
+        "machine lost power while it was written; --recovery point-in-time drops what is cut, as "
+        "TiKV would"
+    )
+
+
+@dataclass(slots=True)
+class _Family:
+    name: str
+    log_number: int = 0
+    files: dict[int, LiveFile] = field(default_factory=dict)
+
+
+class _Builder:
+    """Applies version edits one after the other."""
+
+    def __init__(self) -> None:
+        self._families = {0: _Family("default")}
+        self._last_sequence = 0
+        self._min_log_to_keep = 0
+        self._group: list[bytes] = []
+        self._known: set[int] = set()
+
+    def apply(self, record: bytes) -> None:
+        edit = _Edit.parse(record)
+        if edit.group_left is not None:
+            # An atomic group counts only once its last edit is there.
+            self._group.append(record)
+            if edit.group_left == 0:
+                group, self._group = self._group, []
+                for member in group:
+                    self._apply(_Edit.parse(member))
+            return
+        self._apply(edit)
+
+    def _apply(self, edit: _Edit) -> None:
+        if edit.added_family is not None:
+            self._families[edit.family_id] = _Family(edit.added_family)
+        if edit.dropped:
+            self._families.pop(edit.family_id, None)
+        family = self._families.get(edit.family_id)
+        self._known.update(edit.deleted)
+        self._known.update(new_file[0] for new_file in edit.new_files)
+        if family is not None:
+            for number in edit.deleted:
+                family.files.pop(number, None)
+            for number, level, size, smallest, largest, sequence in edit.new_files:
+                family.files[number] = LiveFile(
+                    number, family.name, level, size, smallest, largest, sequence
+                )
+            family.log_number = max(family.log_number, edit.numbers.get(2, 0))
+        self._last_sequence = max(self._last_sequence, edit.numbers.get(4, 0))
+        self._min_log_to_keep = max(self._min_log_to_keep, edit.numbers.get(10, 0))
+
+    def state(self) -> ManifestState:
+        logs = [family.log_number for family in self._families.values()]
+        return ManifestState(
+            live_files=tuple(
+                file for family in self._families.values() for file in family.files.values()
+            ),
+            families=tuple(family.name for family in self._families.values()),
+            min_log_number=min(logs) if logs else self._min_log_to_keep,
+            last_sequence=self._last_sequence,
+            known_numbers=frozenset(self._known),
+        )
+
+
+@dataclass(slots=True)
+class _Edit:
+    family_id: int = 0
+    added_family: str | None = None
+    dropped: bool = False
+    group_left: int | None = None
+    numbers: dict[int, int] = field(default_factory=dict)
+    deleted: list[int] = field(default_factory=list)
+    new_files: list[tuple[int, int, int, bytes, bytes, int]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, record: bytes) -> _Edit:
+        edit, pos = cls(), 0
+        while pos < len(record):
+            tag, pos = decode_uvarint(record, pos)
+            pos = edit._field(record, tag, pos)
+        return edit
+
+    def _field(self, record: bytes, tag: int, pos: int) -> int:
+        if tag in _VARINT_TAGS:
+            value, pos = decode_uvarint(record, pos)
+            if tag == 300:
+                self.group_left = value
+            self.numbers[tag] = value
+        elif tag == 200:
+            self.family_id, pos = decode_uvarint(record, pos)
+        elif tag == 201:
+            name, pos = _string(record, pos)
+            self.added_family = name.decode("utf-8", "replace")
+        elif tag == 202:
+            self.dropped = True
+        elif tag == 5:
+            _, pos = decode_uvarint(record, pos)
+            _, pos = _string(record, pos)
+        elif tag == 6:
+            _, pos = decode_uvarint(record, pos)
+            number, pos = decode_uvarint(record, pos)
+            self.deleted.append(number)
+        elif tag in _NEW_FILE_TAGS:
+            pos = self._new_file(record, tag, pos)
+        elif tag == 1 or tag & _SAFE_IGNORE:
+            _, pos = _string(record, pos)
+        else:
+            raise CorruptionError(
+                f"version edit with tag {tag}, which bkctl does not know (values in blob files, or "
+                "a newer RocksDB)"
+            )
+        return pos
+
+    def _new_file(self, record: bytes, tag: int, pos: int) -> int:
+        level, pos = decode_uvarint(record, pos)
+        number, pos = decode_uvarint(record, pos)
+        if tag == 102:
+            _, pos = decode_uvarint(record, pos)
+        size, pos = decode_uvarint(record, pos)
+        smallest, pos = _string(record, pos)
+        largest, pos = _string(record, pos)
+        sequence = 0
+        if tag != 7:
+            _, pos = decode_uvarint(record, pos)
+            sequence, pos = decode_uvarint(record, pos)
+        while tag == 103:
+            custom, pos = decode_uvarint(record, pos)
+            if custom == 1:
+                break
+            _, pos = _string(record, pos)
+        self.new_files.append((number, level, size, smallest[:-8], largest[:-8], sequence))
+        return pos
+
+
+def _string(record: bytes, pos: int) -> tuple[bytes, int]:
+    length, pos = decode_uvarint(record, pos)
+    if pos + length > len(record):
+        raise CorruptionError("a version edit is cut short")
+    return record[pos : pos + length], pos + length

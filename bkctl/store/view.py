@@ -1,0 +1,341 @@
+"""One pinned view of a store that may be live: every worker opens the same files.
+
+Nothing is created, changed, locked or renamed in the store. The view is a private folder:
+
+    bkctl-view-…/
+      owner             locked (flock) for as long as the view lives; a free lock marks a leftover
+      db/               what RocksDB opens
+        000014.sst      link to an open file of this process (/proc/PID/fd/N), or a hard link
+        MANIFEST-000005 copies: the MANIFEST as it was at one moment, CURRENT, the logs
+        CURRENT  000021.log
+
+An open file outlives its deletion by the store, so compaction cannot thin a running backup. The
+moment is right when the MANIFEST did not change while the files were opened: until it changes, no
+file that it needs may go. Records in the write-ahead logs are flushed into SST files of the
+view's own once (`flush`), so that no worker replays them or holds them in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import resource
+import shutil
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from bkctl.errors import CorruptionError, SourceError, StorageError
+from bkctl.store.layout import StoreLayout
+from bkctl.store.manifest import LiveFile, ManifestState, TornTailError, read_manifest
+
+_PREFIX = "bkctl-view-"
+_ATTEMPTS = 200
+_SPARE_DESCRIPTORS = 256
+_COPY_CHUNK = 1 << 20
+
+
+class PinnedView:
+    """A context manager around the private folder; `db_dir` is what to open, read-only.
+
+    `state` tells the live files; `has_wal` whether logs with records were copied too, which
+    someone has to flush before workers start. `unknown_files` are SST files in the store that
+    its MANIFEST never mentions; `is_live` is whether another process had the store open.
+    """
+
+    def __init__(
+        self, layout: StoreLayout, work_dir: Path | None = None, *, point_in_time: bool = False
+    ) -> None:
+        """Pin `layout` now; the folder is made in `work_dir` (default: the system's).
+
+        `point_in_time` takes a MANIFEST that is cut off in a record as RocksDB would. Raises
+        SourceError where the store cannot be read, CorruptionError where files are missing, cut
+        or damaged, StorageError where the private folder cannot be written.
+        """
+        self._layout = layout
+        self._point_in_time = point_in_time
+        self._descriptors: dict[str, int] = {}
+        self.unknown_files: tuple[Path, ...] = ()
+        self.is_live = _is_open(layout.db_dir)
+        base = Path(work_dir or tempfile.gettempdir())
+        try:
+            remove_leftovers(base)
+            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+            self._owner = _own(self.folder)
+            self.db_dir = self.folder / "db"
+            self.db_dir.mkdir()
+        except OSError as e:
+            raise StorageError(
+                f"{e.filename or base}: no room for temporary files ({e.strerror}); "
+                "set TMPDIR or --work-dir to a directory with space"
+            ) from None
+        try:
+            self.state = self._pin()
+            self.has_wal = any(self.db_dir.glob("*.log"))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> PinnedView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the files go and remove the folder; may be called twice."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._owner >= 0:
+            os.close(self._owner)
+            self._owner = -1
+
+    @property
+    def source(self) -> Path:
+        """The store's own database directory, for messages."""
+        return self._layout.db_dir
+
+    @property
+    def manifest(self) -> Path:
+        """The store's MANIFEST, for messages."""
+        return self._manifest
+
+    def _pin(self) -> ManifestState:
+        for _ in range(_ATTEMPTS):
+            state = self._try_pin()
+            if state is not None:
+                return state
+        raise SourceError(
+            f"{self.source}: the store changed its files {_ATTEMPTS} times while bkctl opened "
+            "them; try again when it is less busy, or take a checkpoint and back that up"
+        )
+
+    def _try_pin(self) -> ManifestState | None:
+        """Pin what the MANIFEST names now; None if the store moved on meanwhile."""
+        db_dir = self._layout.db_dir
+        current = _read(db_dir / "CURRENT")
+        manifest = self._manifest = db_dir / _manifest_name(current, db_dir)
+        try:
+            content = _read(manifest)
+        except CorruptionError:
+            if _read(db_dir / "CURRENT") != current:
+                return None
+            raise
+
+        def moved_on() -> bool:
+            return _read(db_dir / "CURRENT") != current or _size(manifest) != len(content)
+
+        try:
+            state = read_manifest(content, manifest, torn_tail_ok=self._point_in_time)
+        except TornTailError:
+            # A live store may have been in the middle of appending.
+            if moved_on():
+                return None
+            raise
+        try:
+            self._open_files(state)
+            # Before the logs' sizes are taken: the logs then cover what an unfinished flush holds.
+            self.unknown_files = _unknown_files(db_dir, state)
+            logs = self._open_logs(state.min_log_number)
+        except CorruptionError:
+            if moved_on():
+                return None
+            raise
+        with contextlib.ExitStack() as stack:
+            for _, descriptor, _ in logs:
+                stack.callback(os.close, descriptor)
+            if moved_on():
+                return None
+            self._fill(state, manifest.name, content, logs)
+            # A recycled log is written over in place once it is obsolete.
+            if self._layout.recycles_wal and logs and moved_on():
+                return None
+        return state
+
+    def _open_files(self, state: ManifestState) -> None:
+        wanted = {file.name: file for file in state.live_files}
+        for name in [name for name in self._descriptors if name not in wanted]:
+            os.close(self._descriptors.pop(name))
+        _allow_descriptors(len(wanted), self.source)
+        for name, file in wanted.items():
+            if name not in self._descriptors:
+                self._descriptors[name] = self._open_checked(file)
+
+    def _open_checked(self, file: LiveFile) -> int:
+        path = self._layout.db_dir / file.name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise CorruptionError(
+                f"{path}: missing: the MANIFEST names it ({file.size} bytes, family {file.family})"
+            ) from None
+        except OSError as e:
+            raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+        size = os.fstat(descriptor).st_size
+        if size != file.size:
+            os.close(descriptor)
+            raise CorruptionError(f"{path}: is {size} bytes, the MANIFEST says {file.size}")
+        return descriptor
+
+    def _open_logs(self, min_log_number: int) -> list[tuple[str, int, int]]:
+        """Open the logs that count: (name, descriptor, size), oldest first.
+
+        Sizes are taken from the newest to the oldest: a log is whole once a newer one exists, so
+        what is taken is a prefix of what was written.
+        """
+        found = []
+        wal_dir = self._layout.wal_dir
+        numbers = sorted(
+            int(match.group(1))
+            for name in os.listdir(wal_dir)
+            if (match := re.fullmatch(r"(\d+)\.log", name))
+        )
+        for number in reversed([number for number in numbers if number >= min_log_number]):
+            path = wal_dir / f"{number:06}.log"
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise CorruptionError(f"{path}: the log went away; the store changed") from None
+            except OSError as e:
+                raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+            found.append((path.name, descriptor, os.fstat(descriptor).st_size))
+        return found[::-1]
+
+    def _fill(
+        self, state: ManifestState, manifest: str, content: bytes, logs: list[tuple[str, int, int]]
+    ) -> None:
+        """Write the private folder: links for SST files, copies for what is small and mutable."""
+        try:
+            shutil.rmtree(self.db_dir)
+            self.db_dir.mkdir()
+            # Only live files: RocksDB may give other numbers to new files of the view's own.
+            for file in state.live_files:
+                self._link(self.db_dir / file.name, self._descriptors[file.name])
+            (self.db_dir / manifest).write_bytes(content)
+            (self.db_dir / "CURRENT").write_text(f"{manifest}\n")
+            if any(size for _, _, size in logs):
+                for name, descriptor, size in logs:
+                    _copy_prefix(descriptor, self.db_dir / name, size)
+        except OSError as e:
+            raise StorageError(
+                f"{e.filename or self.db_dir}: temporary files could not be written "
+                f"({e.strerror}); set TMPDIR or --work-dir to a directory with space"
+            ) from None
+
+    def _link(self, link: Path, descriptor: int) -> None:
+        target = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+        if target.exists():
+            link.symlink_to(target)
+            return
+        try:  # no /proc: a hard link needs the private folder on the store's file system
+            os.link(self._layout.db_dir / link.name, link)
+        except OSError as e:
+            if e.errno in (errno.EXDEV, errno.EPERM):
+                raise SourceError(
+                    f"{link.name}: cannot be pinned without /proc; set --work-dir to a directory "
+                    "on the store's file system"
+                ) from None
+            raise
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CorruptionError(f"{path}: missing; the store is incomplete") from None
+    except OSError as e:
+        raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def _manifest_name(current: bytes, db_dir: Path) -> str:
+    match = re.fullmatch(rb"(MANIFEST-\d+)\n", current)
+    if match is None:
+        raise CorruptionError(f"{db_dir / 'CURRENT'}: damaged: it does not name a MANIFEST")
+    return match.group(1).decode()
+
+
+def _unknown_files(db_dir: Path, state: ManifestState) -> tuple[Path, ...]:
+    return tuple(
+        db_dir / name
+        for name in sorted(os.listdir(db_dir))
+        if (match := re.fullmatch(r"(\d+)\.sst", name))
+        and int(match.group(1)) not in state.known_numbers
+    )
+
+
+def _is_open(db_dir: Path) -> bool:
+    """Whether a process holds RocksDB's lock on the directory; only asks, takes no lock."""
+    try:
+        with (db_dir / "LOCK").open("rb") as lock:
+            query = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(lock, fcntl.F_GETLK, query)
+    except OSError:
+        return False
+    return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
+
+
+def _own(folder: Path) -> int:
+    descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def remove_leftovers(base: Path) -> None:
+    """Remove views in `base` whose process was killed; those of living ones stay."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _allow_descriptors(count: int, source: Path) -> None:
+    """Raise the soft limit of open files as far as `count` pinned files need it."""
+    needed = count + _SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise SourceError(
+            f"{source}: {count} SST files have to be kept open, and only {hard} files may be; "
+            f"raise the limit (ulimit -n {needed}) and try again"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _copy_prefix(descriptor: int, target: Path, size: int) -> None:
+    with target.open("xb") as out:
+        for chunk in _chunks(descriptor, size):
+            out.write(chunk)
+
+
+def _chunks(descriptor: int, size: int) -> Iterator[bytes]:
+    offset = 0
+    while offset < size:
+        chunk = os.pread(descriptor, min(_COPY_CHUNK, size - offset), offset)
+        if not chunk:
+            return
+        offset += len(chunk)
+        yield chunk
