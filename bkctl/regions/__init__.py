@@ -1,0 +1,1 @@
+"""Region maps, and the plan of backup ranges made from them."""

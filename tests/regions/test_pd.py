@@ -1,0 +1,260 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bkctl.errors import RegionMapError
+from bkctl.regions import pd
+from bkctl.regions.plan import make_plan
+from bkctl.regions.region import Peer, Region, RegionEpoch
+from bkctl.regions.region_map import RegionMap
+from tests.regions.maps import REGION_LISTS
+
+STORES = Path(__file__).parents[3] / "shared" / "stores"
+
+FULL = {
+    "id": 2,
+    "start_key": "74",
+    "end_key": "7480aB",
+    "epoch": {"conf_ver": 5, "version": 10},
+    "peers": [
+        {"id": 3, "store_id": 1, "role_name": "Voter"},
+        {"id": 4, "store_id": 4, "role": 1, "role_name": "Learner", "is_learner": True},
+        {"id": 5, "store_id": 5, "is_witness": True},
+    ],
+    "leader": {"id": 3, "store_id": 1, "role_name": "Voter"},
+    "written_bytes": 0,
+    "approximate_size": 96,
+    "approximate_keys": 12500,
+}
+MINIMAL = {"id": 2, "start_key": "", "end_key": "", "epoch": {"conf_ver": 5, "version": 10}}
+
+
+def parse_one(**changes: object) -> Region:
+    (region,) = pd.parse(json.dumps({"count": 1, "regions": [{**MINIMAL, **changes}]}), "map.json")
+    return region
+
+
+def test_a_region_is_read_with_all_its_fields() -> None:
+    (region,) = pd.parse(json.dumps({"count": 1, "regions": [FULL]}), "map.json")
+    assert region == Region(
+        2,
+        b"\x74",
+        b"\x74\x80\xab",
+        RegionEpoch(5, 10),
+        (Peer(3, 1), Peer(4, 4, "Learner"), Peer(5, 5, "Voter", True)),
+        Peer(3, 1),
+        96,
+        12500,
+    )
+
+
+def test_optional_fields_may_be_missing_or_null() -> None:
+    bare = Region(2, b"", b"", RegionEpoch(5, 10))
+    assert parse_one() == bare
+    assert parse_one(peers=None, leader=None, approximate_size=None, approximate_keys=None) == bare
+
+
+@pytest.mark.parametrize("leader", [{}, {"role_name": "Voter"}, {"id": 0, "store_id": 0}])
+def test_a_leader_without_ids_is_an_unknown_one(leader: object) -> None:
+    assert parse_one(leader=leader).leader is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "role"),
+    [
+        ({}, "Voter"),
+        ({"role": 0}, "Voter"),
+        ({"role": 1}, "Learner"),
+        ({"role": "Learner"}, "Learner"),
+        ({"role": 2}, "IncomingVoter"),
+        ({"role_name": "DemotingVoter"}, "DemotingVoter"),
+        ({"is_learner": True}, "Learner"),
+    ],
+)
+def test_a_role_may_be_a_name_a_number_or_missing(fields: dict[str, object], role: str) -> None:
+    (peer,) = parse_one(peers=[{"id": 3, "store_id": 1, **fields}]).peers
+    assert peer.role == role
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"count": 1, "regions": [MINIMAL]}),
+        json.dumps([MINIMAL]),
+        "\ufeff" + json.dumps([MINIMAL]),
+        json.dumps([MINIMAL]).encode("utf-8-sig"),
+        json.dumps([MINIMAL], indent=2).encode("utf-16"),
+    ],
+)
+def test_a_bare_list_and_a_byte_order_mark_are_taken(text: str | bytes) -> None:
+    assert [region.id for region in pd.parse(text, "map.json")] == [2]
+
+
+def test_duplicates_and_order_are_left_to_the_region_map() -> None:
+    older = {**MINIMAL, "epoch": {"conf_ver": 1, "version": 1}}
+    assert len(pd.parse(json.dumps([MINIMAL, older]), "map.json")) == 2
+
+
+@given(REGION_LISTS)
+def test_what_is_dumped_parses_to_the_same(regions: list[Region]) -> None:
+    text = pd.dump(regions)
+    assert pd.parse(text, "dump") == regions
+    assert json.loads(text)["count"] == len(regions)
+
+
+def test_dumped_keys_are_upper_case_hex() -> None:
+    text = pd.dump([Region(2, b"\xab", b"\xcd", RegionEpoch(1, 1), (Peer(3, 1, "Learner", True),))])
+    assert '"start_key":"AB","end_key":"CD"' in text
+    assert pd.parse(text, "dump")[0].peers == (Peer(3, 1, "Learner", True),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"id": None}, "index 0: id"),
+        ({"id": "2"}, "index 0: id"),
+        ({"id": True}, "index 0: id"),
+        ({"id": -1}, "index 0: id"),
+        ({"id": 0}, "index 0: id"),
+        ({"id": 2.0}, "index 0: id"),
+        ({"id": 1 << 64}, "index 0: id"),
+        ({"start_key": None}, "region 2: start_key"),
+        ({"start_key": 7}, "region 2: start_key"),
+        ({"start_key": "748"}, "region 2: start_key"),
+        ({"end_key": "zz"}, "region 2: end_key"),
+        ({"end_key": "74 80"}, "region 2: end_key"),
+        ({"end_key": "\ud800"}, "region 2: end_key"),
+        ({"start_key": "75", "end_key": "74"}, "region 2: end_key"),
+        ({"start_key": "75", "end_key": "75"}, "region 2: end_key"),
+        ({"epoch": None}, "region 2: epoch"),
+        ({"epoch": []}, "region 2: epoch"),
+        ({"epoch": {"conf_ver": 1}}, r"region 2: epoch\.version"),
+        ({"epoch": {"version": 1}}, r"region 2: epoch\.conf_ver"),
+        ({"epoch": {"conf_ver": 1, "version": "1"}}, r"region 2: epoch\.version"),
+        ({"peers": {}}, "region 2: peers"),
+        ({"peers": [3]}, r"region 2: peers\[0\]"),
+        ({"peers": [{"id": 3}]}, r"region 2: peers\[0\]\.store_id"),
+        ({"peers": [{"store_id": 3}]}, r"region 2: peers\[0\]\.id"),
+        ({"peers": [{"id": 3, "store_id": 1, "role": 4}]}, r"region 2: peers\[0\]\.role"),
+        ({"peers": [{"id": 3, "store_id": 1, "role": True}]}, r"region 2: peers\[0\]\.role"),
+        ({"peers": [{"id": 3, "store_id": 1, "role_name": "X"}]}, r"peers\[0\]\.role_name"),
+        ({"peers": [{"id": 3, "store_id": 1, "is_witness": 1}]}, r"peers\[0\]\.is_witness"),
+        ({"leader": 3}, "region 2: leader"),
+        ({"leader": {"id": 3}}, r"region 2: leader\.store_id"),
+        ({"approximate_size": "96"}, "region 2: approximate_size"),
+        ({"approximate_keys": -1}, "region 2: approximate_keys"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_region(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(RegionMapError, match=rf"^map\.json: .*{field}") as caught:
+        parse_one(**changes)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("field", ["id", "start_key", "end_key", "epoch"])
+def test_a_field_that_must_be_there_is_missed(field: str) -> None:
+    entry = {name: value for name, value in MINIMAL.items() if name != field}
+    with pytest.raises(RegionMapError, match=f"{field}: is missing"):
+        pd.parse(json.dumps([entry]), "map.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "regions",
+        "{}",
+        "null",
+        "7",
+        '"text"',
+        '{"regions": null}',
+        '{"regions": {}}',
+        "[null]",
+        "[[]]",
+        '{"regions": [{"id": 2}',
+        '[{"id": NaN}]',
+        '[{"id": Infinity}]',
+        '[{"id": 1e999}]',
+        '[{"id": ' + "9" * 10_000 + "}]",
+        "[" * 200_000,
+        '{"regions":' * 200_000,
+        b"\xff\xfe\xfd",
+        b"\x80\x81\x82\x83",
+        b"\x00",
+        b"\x00" * 64,
+    ],
+)
+def test_what_is_no_region_map_is_one_line_of_error(text: str | bytes) -> None:
+    with pytest.raises(RegionMapError) as caught:
+        pd.parse(text, "map.json")
+    message = str(caught.value)
+    assert message.startswith("map.json: ")
+    assert message.isprintable()
+    assert len(message) < 300
+
+
+def complaint(document: object) -> str:
+    """The error that a document meets, empty for none."""
+    try:
+        pd.parse(json.dumps(document), "map.json")
+    except RegionMapError as e:
+        return str(e)
+    return ""
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5) | st.text(max_size=3) | st.floats(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*FULL, "regions", "store_id", "role", "role_name", "version", "conf_ver"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+@given(_JSON | st.fixed_dictionaries({"regions": st.lists(_JSON, max_size=2)}))
+def test_no_json_gives_anything_but_regions_or_an_error(document: object) -> None:
+    assert complaint(document).isprintable()
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(FULL, _JSON)))
+def test_no_change_of_fields_gives_anything_but_regions_or_an_error(
+    changes: dict[str, object],
+) -> None:
+    assert complaint([{**FULL, **changes}]).isprintable()
+
+
+def test_a_file_is_loaded_and_named_in_errors(tmp_path: Path) -> None:
+    path = tmp_path / "regions.json"
+    path.write_text(pd.dump([Region(2, b"", b"", RegionEpoch(1, 1))]))
+    assert [region.id for region in pd.load(path)] == [2]
+    path.write_text("[{}]")
+    with pytest.raises(RegionMapError, match=r"regions\.json: region at index 0: id: is missing"):
+        pd.load(path)
+
+
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.json", tmp_path, Path("a\0b")):
+        with pytest.raises(RegionMapError, match="cannot read region map"):
+            pd.load(path)
+
+
+@pytest.mark.parametrize("name", ["mvcc-short", "mvcc-long"])
+def test_the_sample_stores_maps_plan_without_gaps(name: str) -> None:
+    path = STORES / f"{name}.regions.json"
+    if not path.exists():
+        pytest.skip("the shared sample stores are not here")
+    region_map = RegionMap.build(pd.load(path))
+    plan = make_plan(1, b"", b"", region_map, False)
+    assert len(plan.ranges) == json.loads(path.read_text())["count"]
+    assert plan.skipped == ()
+    assert plan.gaps == ()
+    assert make_plan(4, b"", b"", region_map, False).ranges == ()
