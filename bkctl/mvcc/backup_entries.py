@@ -1,0 +1,274 @@
+"""Checks the records of a backup's files: what only a snapshot of a range may hold, counted anew.
+
+    write     z | memcomparable(raw key) | ~commit_ts    Put or Delete, one version a key
+    default   z | memcomparable(raw key) | ~start_ts     the value of a Put in `write`
+    raw       z | raw key
+
+Every key lies in its file's range, every commit_ts in (start_ts, end_ts], a Delete only in an
+incremental backup. `write` says which keys `default` must have, in the same order: a running
+digest of both is enough to see whether they agree.
+
+Records come in batches and are looked at as columns. Only where a batch is refused is it halved
+until the records at fault stand alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bkctl.codec.memcomparable import encode
+from bkctl.errors import CorruptionError
+from bkctl.mvcc.accounting import Accounting
+from bkctl.mvcc.batch import U64, Keys, Mask, Records, select
+from bkctl.mvcc.entries import Segment, account_long
+from bkctl.mvcc.keys import DATA_END, DATA_PREFIX, MAX_TS, TS_SIZE, decode_data_key
+from bkctl.mvcc.write import DELETE, PUT, parse_write
+
+MAX_PROBLEMS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EntryProblem:
+    """What is wrong with record number `row` of the batch that was given."""
+
+    row: int
+    what: str
+
+
+class References:
+    """The keys of `default` that a file refers to, or that it has, as a count and a digest."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._digest = hashlib.blake2b(digest_size=32)
+
+    def add(self, default_keys: Sequence[bytes]) -> None:
+        """Count further keys, in order."""
+        self.count += len(default_keys)
+        # Keys end where their encoding says, so they need nothing between them.
+        self._digest.update(b"".join(default_keys))
+
+    def agree(self, other: References) -> bool:
+        """Whether both have counted the same keys in the same order."""
+        return (self.count, self._digest.digest()) == (other.count, other._digest.digest())
+
+
+@dataclass(frozen=True, slots=True)
+class EntryBounds:
+    """What a file's records must keep to: raw user keys `[start_key, end_key)`, TSOs."""
+
+    raw_start_key: bytes
+    raw_end_key: bytes
+    start_ts: int
+    end_ts: int
+    is_raw: bool = False
+
+    def lower(self) -> bytes:
+        """The first data key of the range."""
+        return DATA_PREFIX + self._encoded(self.raw_start_key)
+
+    def upper(self) -> bytes:
+        """The data key behind the range."""
+        return DATA_PREFIX + self._encoded(self.raw_end_key) if self.raw_end_key else DATA_END
+
+    def _encoded(self, raw_key: bytes) -> bytes:
+        return raw_key if self.is_raw or not raw_key else encode(raw_key)
+
+
+class EntryChecker(Protocol):
+    """Checks the records of one file; batches come in key order.
+
+    `accounting` counts the sound records as the format's rule says, `references` the keys of
+    `default` that they refer to or are.
+    """
+
+    accounting: Accounting
+    references: References
+
+    def check(self, keys: Sequence[bytes], values: Sequence[bytes]) -> list[EntryProblem]:
+        """Check and count a batch; what is wrong is returned, and not counted."""
+        ...
+
+
+class _Checker:
+    """Halves what is refused; subclasses look at a batch as a whole."""
+
+    def __init__(self, bounds: EntryBounds) -> None:
+        self._bounds = bounds
+        self._lower, self._upper = bounds.lower(), bounds.upper()
+        self._user_key = b""
+        self._problems = 0
+        self.accounting = Accounting()
+        self.references = References()
+
+    def check(self, keys: Sequence[bytes], values: Sequence[bytes]) -> list[EntryProblem]:
+        """See EntryChecker; after `MAX_PROBLEMS` of them nothing more is told."""
+        problems: list[EntryProblem] = []
+        self._check(keys, values, 0, problems)
+        return problems
+
+    def _check(
+        self,
+        keys: Sequence[bytes],
+        values: Sequence[bytes],
+        first_row: int,
+        problems: list[EntryProblem],
+    ) -> None:
+        if self._problems >= MAX_PROBLEMS:
+            return
+        counted = Accounting()
+        try:
+            # Keys ascend in a sound file, so the outer two tell of all between.
+            if keys[0] < self._lower or keys[-1] >= self._upper:
+                raise CorruptionError("lies outside its file's range")
+            default_keys = self._look(keys, values, counted)
+        except CorruptionError as e:
+            if len(keys) > 1:
+                middle = len(keys) // 2
+                self._check(keys[:middle], values[:middle], first_row, problems)
+                self._check(keys[middle:], values[middle:], first_row + middle, problems)
+                return
+            self._problems += 1
+            shown = _shown_key(keys[0], self._bounds.is_raw)
+            problems.append(EntryProblem(first_row, f"the record of {shown} {e}"))
+        else:
+            self.accounting.merge(counted)
+            self.references.add(default_keys)
+        self._user_key = keys[-1][:-TS_SIZE]
+
+    def _look(
+        self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
+    ) -> Sequence[bytes]:
+        """Count all records and return the keys of `default` they name; CorruptionError for any."""
+        raise NotImplementedError
+
+
+class WriteChecker(_Checker):
+    """Checks a file of the `write` family."""
+
+    def _look(
+        self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
+    ) -> Sequence[bytes]:
+        read = _read_keys(keys, self._user_key)
+        bounds = self._bounds
+        commit_ts = read.commit_ts
+        outside = (commit_ts <= np.uint64(bounds.start_ts)) | (commit_ts > np.uint64(bounds.end_ts))
+        if outside.any():
+            raise CorruptionError(
+                f"has commit_ts {int(commit_ts[0])}, outside ({bounds.start_ts}, {bounds.end_ts}]"
+            )
+        records = Records.read(values)
+        is_delete = records.types == DELETE
+        if not (is_delete | (records.types == PUT)).all():
+            raise CorruptionError(
+                f"is of type {int(records.types[0]):#04x}, neither Put nor Delete"
+            )
+        if bounds.start_ts == 0 and is_delete.any():
+            raise CorruptionError("is a Delete, which only an incremental backup has")
+        self._parse_odd(records, values)
+        start_ts = records.start_ts(np.arange(len(keys)))
+        # Equal timestamps are those of data that was imported rather than committed.
+        if (start_ts > commit_ts).any():
+            raise CorruptionError(
+                f"has start_ts {int(start_ts[0])} after commit_ts {int(commit_ts[0])}"
+            )
+        segment = _segment(read, records, values, start_ts, is_delete)
+        segment.account(counted)
+        return segment.default_keys
+
+    def _parse_odd(self, records: Records, values: Sequence[bytes]) -> None:
+        """Read the records that are out of the ordinary one by one, and place their values."""
+        for i in np.flatnonzero(records.is_odd).tolist():
+            record = parse_write(values[i])
+            if record.collected_at(self._bounds.end_ts):
+                raise CorruptionError(
+                    f"was collected already at {record.gc_fence}, so no snapshot shows it"
+                )
+            if record.short_value is not None:
+                records.short_starts[i] = records.varint_starts[i] - 1 + record.short_value_at
+                records.short_length[i] = len(record.short_value)
+
+
+class DefaultChecker(_Checker):
+    """Checks a file of the `default` family of a transactional backup."""
+
+    def _look(
+        self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
+    ) -> Sequence[bytes]:
+        read = _read_keys(keys, self._user_key)
+        if (read.commit_ts > np.uint64(self._bounds.end_ts)).any():
+            raise CorruptionError(
+                f"has start_ts {int(read.commit_ts[0])}, after {self._bounds.end_ts}"
+            )
+        account_long(counted, keys, values)
+        return keys
+
+
+class RawChecker(_Checker):
+    """Checks a file of a raw backup."""
+
+    def _look(
+        self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
+    ) -> Sequence[bytes]:
+        counted.add_raw(keys, values)
+        return ()
+
+
+def long_value_keys(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """The keys of `default` that write records refer to; records that cannot be read are left out.
+
+    For finding out what is missing; a `WriteChecker` tells what is wrong with the records.
+    """
+    found = []
+    for key, value in zip(keys, values, strict=True):
+        try:
+            record = parse_write(value)
+        except CorruptionError:
+            continue
+        if record.write_type == PUT and record.short_value is None and len(key) > TS_SIZE:
+            suffix = (record.start_ts & MAX_TS ^ MAX_TS).to_bytes(TS_SIZE, "big")
+            found.append(key[:-TS_SIZE] + suffix)
+    return found
+
+
+def _read_keys(keys: Sequence[bytes], previous: bytes) -> Keys:
+    read = Keys.read(keys, previous)
+    if not read.is_new.all():
+        raise CorruptionError("is a second version of its key, and a snapshot has one")
+    return read
+
+
+def _segment(
+    read: Keys, records: Records, values: Sequence[bytes], start_ts: U64, is_delete: Mask
+) -> Segment:
+    short_length = records.short_length
+    short_length[is_delete] = 0
+    is_long = short_length < 0
+    long_before = np.concatenate(([0], np.cumsum(is_long)))
+    default_keys: list[bytes] = []
+    if long_before[-1]:
+        suffixes = (start_ts[is_long] ^ np.uint64(MAX_TS)).astype(">u8").tobytes()
+        long_keys = select(read.keys, is_long)
+        default_keys = [
+            key[:-TS_SIZE] + suffixes[i * TS_SIZE : (i + 1) * TS_SIZE]
+            for i, key in enumerate(long_keys)
+        ]
+    rows = np.arange(len(read.keys))
+    return Segment(
+        read.keys, values, read.matrix, records, rows, short_length, default_keys, long_before
+    )
+
+
+def _shown_key(data_key: bytes, is_raw: bool) -> str:
+    """A record's raw user key for a message, or its bytes where they hold none."""
+    if is_raw:
+        return f"key {data_key[1:].hex().upper()}"
+    try:
+        return f"key {decode_data_key(data_key[:-TS_SIZE]).hex().upper()}"
+    except CorruptionError:
+        return f"stored key {data_key.hex().upper()}"
