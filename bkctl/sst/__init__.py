@@ -1,0 +1,1 @@
+"""SST files: writing them, and reading them back."""
