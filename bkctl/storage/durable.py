@@ -1,0 +1,117 @@
+"""Durable file operations through directory handles, as LocalStorage needs them.
+
+All take the handle of an open directory and one name in it, follow no symbolic link, and raise
+plain OSError: who calls knows what to say about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bkctl.storage.base import TEMPORARY_PREFIX
+
+OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# O_NONBLOCK: opening a named pipe must not wait for its other end.
+OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+def open_child(parent: int, name: str, create: bool = False, mode: int = 0o777) -> int:
+    """Open the directory `name`, made durably first if asked; FileNotFoundError if absent."""
+    if create:
+        with suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=parent)
+        # Even if it was there: whoever made it may not have come to this yet.
+        fsync_directory(parent)
+    return os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and its missing parents, durably."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_directories(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    fd = os.open(path.parent, OPEN_DIRECTORY)
+    try:
+        fsync_directory(fd)
+    finally:
+        os.close(fd)
+
+
+def create_empty(folder: int, name: str) -> None:
+    """Make an empty file; FileExistsError if the name is taken."""
+    os.close(os.open(name, _OPEN_NEW, 0o666, dir_fd=folder))
+
+
+def write_temporary(folder: int, data: bytes) -> str:
+    """Write `data` to stable storage under a new temporary name; give the name."""
+    temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    fd = os.open(temporary, _OPEN_NEW, 0o666, dir_fd=folder)
+    with removed_on_failure(folder, temporary), os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    return temporary
+
+
+def copy_into(folder: int, name: str, source: int) -> None:
+    """Copy the open file `source` to `name` in one step, so safely that it can be deleted."""
+    temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    fd = os.open(temporary, _OPEN_NEW, 0o666, dir_fd=folder)
+    with removed_on_failure(folder, temporary):
+        with os.fdopen(fd, "wb") as target, os.fdopen(os.dup(source), "rb") as origin:
+            shutil.copyfileobj(origin, target, 1 << 20)
+            target.flush()
+            os.fsync(fd)
+        rename(folder, temporary, name)
+    fsync_directory(folder)
+
+
+def rename(folder: int, old: str, new: str) -> None:
+    """Rename within a directory, replacing what has the new name."""
+    os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def remove_tree(parent: int, name: str) -> None:
+    """Remove the directory `name` and all in it; links are removed, not followed."""
+    walk = os.fwalk(name, topdown=False, dir_fd=parent)
+    for _, folders, files, fd in walk:
+        for leaf in files:
+            os.unlink(leaf, dir_fd=fd)
+        for leaf in folders:
+            try:
+                os.rmdir(leaf, dir_fd=fd)
+            except NotADirectoryError:
+                os.unlink(leaf, dir_fd=fd)
+    os.rmdir(name, dir_fd=parent)
+
+
+@contextmanager
+def removed_on_failure(folder: int, temporary: str) -> Iterator[None]:
+    """Leave no temporary file behind when the block fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def fsync_directory(fd: int) -> None:
+    """Make a directory's entries durable."""
+    try:
+        os.fsync(fd)
+    except OSError as e:
+        # Some network file systems cannot sync a directory and need no such call.
+        if e.errno not in _NO_FSYNC:
+            raise
