@@ -1,0 +1,1 @@
+"""A backup as an object: names, backupmeta, the report, publishing."""

@@ -1,0 +1,132 @@
+"""What of an unfinished backup is done: one record a finished range, beside its files.
+
+    <backup>/checkpoint/<sha256 of raw start key>.json
+        {"region_id", "epoch_version", "start_key", "end_key", "files": [{"name", "sha256",
+         "start_key", "end_key", "start_version", "end_version", "crc64xor", "total_kvs",
+         "total_bytes", "cf", "size", "cipher_iv"}]}
+
+A record is written when the range's files are saved, so a range counts as finished once it is
+there. Keys, hashes and IVs are hexadecimal. Records are removed once the backup is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from bkctl.archive.meta import BackupFile
+from bkctl.errors import CorruptionError, StorageError
+from bkctl.storage.base import Storage, check_name
+
+FOLDER = "checkpoint"
+_MAX_RECORD = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRange:
+    """A range that is saved: raw user keys `[start_key, end_key)`, and its files."""
+
+    region_id: int
+    epoch_version: int
+    start_key: bytes
+    end_key: bytes
+    files: tuple[BackupFile, ...]
+
+    @property
+    def record_name(self) -> str:
+        """The record's name in the backup's folder."""
+        return f"{FOLDER}/{hashlib.sha256(self.start_key).hexdigest()}.json"
+
+
+def write_checkpoint(storage: Storage, backup_name: str, finished: FinishedRange) -> None:
+    """Record a finished range; may be repeated."""
+    document = {
+        "region_id": finished.region_id,
+        "epoch_version": finished.epoch_version,
+        "start_key": finished.start_key.hex(),
+        "end_key": finished.end_key.hex(),
+        "files": [_file_to_json(file) for file in finished.files],
+    }
+    storage.write(f"{backup_name}/{finished.record_name}", json.dumps(document).encode())
+
+
+def read_checkpoints(storage: Storage, backup_name: str) -> list[FinishedRange]:
+    """Read all records of a backup, in key order.
+
+    A record that cannot be understood is passed over: its range will be done again.
+    """
+    found = []
+    for info in storage.list(f"{backup_name}/{FOLDER}"):
+        try:
+            found.append(_parse(storage.read(info.name, _MAX_RECORD)))
+        except CorruptionError:
+            continue
+    return sorted(found, key=lambda finished: finished.start_key)
+
+
+def remove_checkpoints(storage: Storage, backup_name: str) -> None:
+    """Remove all records of a backup."""
+    for info in list(storage.list(f"{backup_name}/{FOLDER}")):
+        storage.delete(info.name)
+
+
+def _file_to_json(file: BackupFile) -> dict[str, str | int]:
+    return {
+        "name": file.name,
+        "sha256": file.sha256.hex(),
+        "start_key": file.start_key.hex(),
+        "end_key": file.end_key.hex(),
+        "start_version": file.start_version,
+        "end_version": file.end_version,
+        "crc64xor": file.crc64xor,
+        "total_kvs": file.total_kvs,
+        "total_bytes": file.total_bytes,
+        "cf": file.cf,
+        "size": file.size,
+        "cipher_iv": file.cipher_iv.hex(),
+    }
+
+
+def _parse(data: bytes) -> FinishedRange:
+    try:
+        document = json.loads(data)
+        return FinishedRange(
+            region_id=int(document["region_id"]),
+            epoch_version=int(document["epoch_version"]),
+            start_key=bytes.fromhex(document["start_key"]),
+            end_key=bytes.fromhex(document["end_key"]),
+            files=tuple(_file_from_json(file) for file in document["files"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError, StorageError) as e:
+        raise CorruptionError(f"a checkpoint record is damaged ({type(e).__name__})") from None
+
+
+def _file_from_json(fields: dict[str, str | int]) -> BackupFile:
+    def number(name: str) -> int:
+        value = fields[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+            raise ValueError(name)
+        return value
+
+    def data(name: str) -> bytes:
+        return bytes.fromhex(str(fields[name]))
+
+    name = str(fields["name"])
+    check_name(name)
+    if "/" in name:
+        raise ValueError(name)
+    return BackupFile(
+        name=name,
+        sha256=data("sha256"),
+        start_key=data("start_key"),
+        end_key=data("end_key"),
+        start_version=number("start_version"),
+        end_version=number("end_version"),
+        crc64xor=number("crc64xor"),
+        total_kvs=number("total_kvs"),
+        total_bytes=number("total_bytes"),
+        cf=str(fields["cf"]),
+        size=number("size"),
+        cipher_iv=data("cipher_iv"),
+    )

@@ -1,0 +1,63 @@
+"""Names: of backups in a repository and of the files in a backup.
+
+repository/
+  <backup name>/
+    backup.lock    who took the name; the first thing written
+    *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst
+    report.json    the run's report
+    backupmeta     the list of files; the last thing written
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from bkctl.codec.tso import physical_ms, to_datetime
+from bkctl.errors import UsageError
+
+META_NAME = "backupmeta"
+LOCK_NAME = "backup.lock"
+REPORT_NAME = "report.json"
+MAX_BACKUP_NAME_BYTES = 200
+
+
+def backup_file_name(
+    store_id: int, region_id: int, epoch_version: int, raw_start_key: bytes, unix_ms: int, cf: str
+) -> str:
+    """Name an SST file as TiKV does.
+
+    The hash of the file's raw start key keeps apart the files of one region, the time those of
+    two tries.
+    """
+    digest = hashlib.sha256(raw_start_key).hexdigest()
+    return f"{store_id}_{region_id}_{epoch_version}_{digest}_{unix_ms}_{cf}.sst"
+
+
+def default_backup_name(end_ts: int, kind: str) -> str:
+    """Name a backup after the UTC time of its end timestamp (a TSO) and its kind.
+
+    `kind` is `full`, `incr` or `raw`: `20261123T101500.000Z-full`. Names sort by time.
+    """
+    return f"{to_datetime(end_ts):%Y%m%dT%H%M%S}.{physical_ms(end_ts) % 1000:03d}Z-{kind}"
+
+
+def check_backup_name(name: str) -> None:
+    """Refuse, with UsageError, what cannot be a backup's folder everywhere."""
+    problem = _backup_name_problem(name)
+    if problem:
+        shown = name if len(name) <= 80 else name[:77] + "..."
+        raise UsageError(f"backup name {shown!a} {problem}; use letters, digits, '.', '-' and '_'")
+
+
+def _backup_name_problem(name: str) -> str:
+    if not name:
+        return "is empty"
+    if not name.isprintable():
+        return "holds control or unprintable characters"
+    if "/" in name or "\\" in name:
+        return "is more than one part of a path"
+    if name.startswith("."):
+        return "begins with a dot"
+    if len(name.encode()) > MAX_BACKUP_NAME_BYTES:
+        return f"is longer than {MAX_BACKUP_NAME_BYTES} bytes"
+    return ""

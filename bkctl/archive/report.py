@@ -1,0 +1,278 @@
+"""A run's report: what `backup --json` prints and every backup keeps as report.json.
+
+    {"name", "status": "ok|partial|failed|cancelled", "mode": "txn|raw", "start_ts", "end_ts",
+     "store_id", "cluster_id", "ranges": {"total", "done", "failed", "skipped"}, "files",
+     "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
+     "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
+     "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
+     "storage", "started_at", "codec", "backupmeta_sha256"}
+
+Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
+3339 in UTC. Readers skip fields they do not know; the last two lines may be missing.
+`backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
+the bytes of backupmeta.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import NoReturn
+
+from bkctl.errors import CorruptionError
+from bkctl.regions.region_map import Skipped
+
+STATUSES = frozenset({"ok", "partial", "failed", "cancelled"})
+MODES = frozenset({"txn", "raw"})
+
+_CRC_DIGITS = 16
+_SHA256_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RangeCounts:
+    """How many ranges were planned, are saved, failed, and how many regions were left out."""
+
+    total: int
+    done: int
+    failed: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeError:
+    """Why a range failed: raw user keys, `kind` one of `bkctl.errors.KINDS`, one line of text."""
+
+    region_id: int
+    start_key: bytes
+    end_key: bytes
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Raw user keys `[start_key, end_key)`; an empty end is infinity."""
+
+    start_key: bytes
+    end_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run went; `files` counts SST files, `size` is theirs in bytes as stored.
+
+    `total_bytes` counts raw user keys and values, `crc64xor` is over the same. `started_at` is in
+    unix seconds, 0 if not known; `gaps` are what no region of the map covered. `backupmeta_sha256`
+    is empty while there is no backupmeta.
+    """
+
+    name: str
+    status: str
+    mode: str
+    start_ts: int
+    end_ts: int
+    store_id: int
+    cluster_id: int
+    ranges: RangeCounts
+    files: int
+    total_kvs: int
+    total_bytes: int
+    crc64xor: int
+    size: int
+    seconds: float
+    errors: tuple[RangeError, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    gaps: tuple[KeyRange, ...] = ()
+    storage: str = ""
+    started_at: float = 0.0
+    codec: str = ""
+    backupmeta_sha256: bytes = b""
+
+    def to_json_dict(self) -> dict[str, object]:
+        """Give the report as the JSON object of the module's text."""
+        counts = self.ranges
+        document: dict[str, object] = {
+            "name": self.name,
+            "status": self.status,
+            "mode": self.mode,
+            "start_ts": self.start_ts,
+            "end_ts": self.end_ts,
+            "store_id": self.store_id,
+            "cluster_id": self.cluster_id,
+            "ranges": {
+                "total": counts.total,
+                "done": counts.done,
+                "failed": counts.failed,
+                "skipped": counts.skipped,
+            },
+            "files": self.files,
+            "total_kvs": self.total_kvs,
+            "total_bytes": self.total_bytes,
+            "crc64xor": f"{self.crc64xor:0{_CRC_DIGITS}x}",
+            "size": self.size,
+            "seconds": self.seconds,
+            "errors": [
+                {
+                    "region_id": error.region_id,
+                    "start_key": _hex(error.start_key),
+                    "end_key": _hex(error.end_key),
+                    "kind": error.kind,
+                    "message": error.message,
+                }
+                for error in self.errors
+            ],
+            "skipped": [{"region_id": s.region_id, "reason": s.reason} for s in self.skipped],
+            "gaps": [
+                {"start_key": _hex(gap.start_key), "end_key": _hex(gap.end_key)}
+                for gap in self.gaps
+            ],
+            "storage": self.storage,
+            "started_at": _format_time(self.started_at),
+            "codec": self.codec,
+        }
+        if self.backupmeta_sha256:
+            document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
+        return document
+
+    def to_json(self) -> bytes:
+        """Give the JSON document, indented for people."""
+        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, source: str) -> Report:
+        """Read a report; `source` says in errors where it comes from. Raises CorruptionError."""
+        fields = _Fields(_load(data, source), source)
+        counts = fields.object("ranges")
+        return cls(
+            name=fields.text("name"),
+            status=fields.word("status", STATUSES),
+            mode=fields.word("mode", MODES),
+            start_ts=fields.count("start_ts"),
+            end_ts=fields.count("end_ts"),
+            store_id=fields.count("store_id"),
+            cluster_id=fields.count("cluster_id"),
+            ranges=RangeCounts(
+                *(counts.count(name) for name in ("total", "done", "failed", "skipped"))
+            ),
+            files=fields.count("files"),
+            total_kvs=fields.count("total_kvs"),
+            total_bytes=fields.count("total_bytes"),
+            crc64xor=fields.crc("crc64xor"),
+            size=fields.count("size"),
+            seconds=fields.number("seconds"),
+            errors=tuple(
+                RangeError(
+                    error.count("region_id"),
+                    error.key("start_key"),
+                    error.key("end_key"),
+                    error.text("kind"),
+                    error.text("message"),
+                )
+                for error in fields.objects("errors")
+            ),
+            skipped=tuple(
+                Skipped(entry.count("region_id"), entry.text("reason"))
+                for entry in fields.objects("skipped")
+            ),
+            gaps=tuple(
+                KeyRange(gap.key("start_key"), gap.key("end_key")) for gap in fields.objects("gaps")
+            ),
+            storage=fields.text("storage", ""),
+            started_at=fields.time("started_at"),
+            codec=fields.text("codec", ""),
+            backupmeta_sha256=fields.digest("backupmeta_sha256"),
+        )
+
+
+class _Fields:
+    """Reads a JSON object's fields as what they must be, or raises CorruptionError naming them."""
+
+    def __init__(self, value: object, source: str) -> None:
+        if not isinstance(value, dict):
+            raise CorruptionError(f"{source}: no report (a JSON object is expected)")
+        self._fields: dict[str, object] = value
+        self._source = source
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._fields.get(name, default)
+        return value if isinstance(value, str) else self._refuse(name, "a text")
+
+    def word(self, name: str, words: frozenset[str]) -> str:
+        value = self.text(name)
+        return value if value in words else self._refuse(name, "/".join(sorted(words)))
+
+    def count(self, name: str) -> int:
+        value = self._fields.get(name)
+        # A bool is an int to Python, but not to JSON.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
+            return value
+        return self._refuse(name, "a count")
+
+    def number(self, name: str) -> float:
+        value = self._fields.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                number = math.inf
+            if math.isfinite(number):
+                return number
+        return self._refuse(name, "a number")
+
+    def key(self, name: str) -> bytes:
+        try:
+            return bytes.fromhex(self.text(name))
+        except ValueError:
+            return self._refuse(name, "a key in hexadecimal")
+
+    def crc(self, name: str) -> int:
+        digits = self.key(name)
+        return int.from_bytes(digits, "big") if len(digits) == 8 else self._refuse(name, "a CRC")
+
+    def digest(self, name: str) -> bytes:
+        text = self.text(name, "")
+        digest = self.key(name) if text else b""
+        return digest if len(digest) in (0, _SHA256_BYTES) else self._refuse(name, "a SHA-256")
+
+    def time(self, name: str) -> float:
+        text = self.text(name, "")
+        if not text:
+            return 0.0
+        try:
+            return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        except (ValueError, OverflowError):
+            return self._refuse(name, "a time")
+
+    def object(self, name: str) -> _Fields:
+        return _Fields(self._fields.get(name), f"{self._source}: field {name}")
+
+    def objects(self, name: str) -> list[_Fields]:
+        value = self._fields.get(name, [])
+        if not isinstance(value, list):
+            self._refuse(name, "a list")
+        return [_Fields(entry, f"{self._source}: field {name}") for entry in value]
+
+    def _refuse(self, name: str, wanted: str) -> NoReturn:
+        raise CorruptionError(f"{self._source}: field {name} of the report is not {wanted}")
+
+
+def _load(data: bytes, source: str) -> object:
+    try:
+        value: object = json.loads(data)
+    except (ValueError, RecursionError):
+        raise CorruptionError(f"{source}: no readable JSON; the report is damaged") from None
+    return value
+
+
+def _hex(raw_key: bytes) -> str:
+    return raw_key.hex().upper()
+
+
+def _format_time(unix_seconds: float) -> str:
+    if not unix_seconds:
+        return ""
+    time = datetime.fromtimestamp(unix_seconds, timezone.utc)
+    return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z"
