@@ -1,0 +1,1 @@
+"""Runs a plan: workers, the pool, cancellation, progress events, the report."""

@@ -1,0 +1,352 @@
+"""Takes one backup from beginning to end: open the store, plan, run, publish or say why not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bkctl import __version__
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
+from bkctl.archive.meta import BackupMeta, RawRange
+from bkctl.archive.names import check_backup_name, default_backup_name
+from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
+from bkctl.codec.tso import format_ts
+from bkctl.engine.events import Listener
+from bkctl.engine.orphans import refuse_forgotten_files
+from bkctl.engine.pool import WorkerPool
+from bkctl.engine.resume import RangeKey, Remaining, check_same_settings, keep_finished
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, Forward, RunResult
+from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
+from bkctl.engine.worker import run_job
+from bkctl.errors import BkctlError, StorageError, UsageError
+from bkctl.regions.plan import Plan, Progress, make_plan, to_raw_key
+from bkctl.regions.region_map import RegionMap, Skipped
+from bkctl.sst.writer import Compression
+from bkctl.storage.base import Storage
+from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.store.ident import API_V2
+from bkctl.store.source import Source, SourceOptions
+
+RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What to back up, and where to; timestamps are TSOs, keys raw user keys, sizes bytes.
+
+    `load_regions` gives the region map once the store is open. `name` None names the backup after
+    its end timestamp and kind; `store_id` None is the store's own.
+    """
+
+    source: SourceOptions
+    load_regions: RegionMapLoader
+    storage: StorageSpec
+    start_ts: int
+    end_ts: int
+    name: str | None = None
+    store_id: int | None = None
+    start_key: bytes = b""
+    end_key: bytes = b""
+    is_raw: bool = False
+    family: str = "default"
+    compression: Compression = dataclasses.field(default_factory=Compression)
+    sst_max_size: int = DEFAULT_SST_MAX_SIZE
+    jobs: int = 1
+    batch_size: int = DEFAULT_BATCH_SIZE
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_backup_name(self.name)
+        if self.start_ts > self.end_ts:
+            raise UsageError(
+                f"--start-ts {self.start_ts} ({format_ts(self.start_ts)}) lies after --end-ts "
+                f"{self.end_ts} ({format_ts(self.end_ts)})"
+            )
+
+    @property
+    def kind(self) -> str:
+        """`raw`, `full` or `incr`, as in backup names."""
+        if self.is_raw:
+            return "raw"
+        return "incr" if self.start_ts > 0 else "full"
+
+
+def take_backup(
+    request: BackupRequest,
+    listener: Listener,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Take the backup and publish it if every range succeeded.
+
+    The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
+    published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
+    RegionMapError before anything is started, StorageError where the destination fails.
+    """
+    begun = time.time()
+    with Source(request.source) as source:
+        _check_source(source, request)
+        if not request.source.point_in_time:
+            refuse_forgotten_files(source)
+        store_id = source.ident.store_id if request.store_id is None else request.store_id
+        region_map, passed_over = request.load_regions(source)
+        plan = make_plan(
+            store_id or None, request.start_key, request.end_key, region_map, request.is_raw
+        )
+        plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
+        storage = open_storage(request.storage)
+        try:
+            name = request.name or default_backup_name(request.end_ts, request.kind)
+            backup_dir = BackupDir(storage, name)
+            finished = _begin(request, source, store_id, plan, storage, backup_dir)
+            with _staging(storage.staging_dir(name), request.source.work_dir) as staging:
+                task = _task(request, source, store_id, name, staging)
+                progress = Progress(
+                    store_id or None,
+                    request.start_key,
+                    request.end_key,
+                    region_map,
+                    request.is_raw,
+                )
+                remaining = Remaining(progress, finished)
+                result = _run(request, task, plan, len(finished), remaining, listener, is_cancelled)
+            for done in finished.values():
+                result.done += 1
+                result.files += done.files
+            report = _report(request, source, store_id, name, plan, result, begun)
+            if report.status == "ok":
+                report = backup_dir.publish(_meta(request, source, result), report)
+                with contextlib.suppress(StorageError):  # the backup counts already
+                    remove_checkpoints(storage, name)
+            else:
+                backup_dir.write_report(report)
+            return report
+        finally:
+            storage.close()
+
+
+def _check_source(source: Source, request: BackupRequest) -> None:
+    if not request.is_raw:
+        source.require("write", "lock", "default")
+        return
+    source.require(request.family)
+    if source.ident.api_version == API_V2:
+        raise UsageError(
+            f"{source.path}: raw keys of API V2 are versioned; bkctl backs up raw V1 and V1TTL"
+        )
+
+
+def _begin(
+    request: BackupRequest,
+    source: Source,
+    store_id: int,
+    plan: Plan,
+    storage: Storage,
+    backup_dir: BackupDir,
+) -> dict[RangeKey, FinishedRange]:
+    """Claim the backup's name, or take up an unfinished backup; the ranges that are finished."""
+    settings = _settings(request, source, store_id)
+    if not request.resume:
+        backup_dir.claim(_claim_info(source, settings))
+        return {}
+    check_same_settings(backup_dir, settings)
+    return keep_finished(storage, backup_dir, plan.ranges)
+
+
+def _settings(request: BackupRequest, source: Source, store_id: int) -> dict[str, object]:
+    """What a resumed run must have in common with the one that began."""
+    return {
+        "cluster_id": source.ident.cluster_id,
+        "store_id": store_id,
+        "start_ts": request.start_ts,
+        "end_ts": request.end_ts,
+        "start_key": request.start_key.hex().upper(),
+        "end_key": request.end_key.hex().upper(),
+        "mode": "raw" if request.is_raw else "txn",
+        "cf": request.family if request.is_raw else "",
+        "compression": request.compression.codec,
+        "compression_level": request.compression.level,
+        "sst_max_size": request.sst_max_size,
+    }
+
+
+def _claim_info(source: Source, settings: dict[str, object]) -> bytes:
+    info = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "bkctl": __version__,
+        "store": str(source.path),
+        "settings": settings,
+    }
+    return json.dumps(info).encode()
+
+
+@contextlib.contextmanager
+def _staging(given: Path | None, work_dir: Path | None) -> Iterator[Path]:
+    """Where files are made: beside their destination, or in a directory of our own."""
+    try:
+        path = given or Path(tempfile.mkdtemp(prefix="bkctl-staging-", dir=work_dir))
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StorageError(f"{e.filename}: cannot be created ({e.strerror})") from None
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _task(
+    request: BackupRequest, source: Source, store_id: int, name: str, staging: Path
+) -> BackupTask:
+    return BackupTask(
+        db_dir=source.db_dir,
+        source=source.path,
+        store_id=store_id,
+        start_ts=request.start_ts,
+        end_ts=request.end_ts,
+        is_raw=request.is_raw,
+        family=request.family,
+        compression=request.compression,
+        sst_max_size=request.sst_max_size,
+        storage=request.storage,
+        name=name,
+        staging=staging,
+    )
+
+
+def _run(
+    request: BackupRequest,
+    task: BackupTask,
+    plan: Plan,
+    finished: int,
+    progress: Forward,
+    listener: Listener,
+    is_cancelled: Callable[[], bool],
+) -> RunResult:
+    keys = [brange.region.approximate_keys for brange in plan.ranges]
+    known = None if finished or None in keys or not keys else sum(key or 0 for key in keys)
+    total = len(plan.ranges) - finished
+    jobs = max(1, min(request.jobs, total))
+    # With few ranges, smaller batches keep all workers at work.
+    batch_size = max(1, min(request.batch_size, -(-total // jobs)))
+    pool = WorkerPool(run_job)
+    listener.started(total, known, jobs)
+    try:
+        pool.adjust_with(jobs)
+        return BackupRun(
+            pool, task, progress, listener, batch_size=batch_size, is_cancelled=is_cancelled
+        ).run()
+    except BaseException:
+        pool.terminate()
+        raise
+    finally:
+        pool.close()
+        listener.finished()
+
+
+def _report(
+    request: BackupRequest,
+    source: Source,
+    store_id: int,
+    name: str,
+    plan: Plan,
+    result: RunResult,
+    begun: float,
+) -> Report:
+    crc = 0
+    for file in result.files:
+        crc ^= file.crc64xor
+    status = "ok"
+    if result.cancelled:
+        status = "cancelled"
+    elif result.failures:
+        status = "partial" if result.done else "failed"
+    return Report(
+        name=name,
+        status=status,
+        mode="raw" if request.is_raw else "txn",
+        start_ts=request.start_ts,
+        end_ts=request.end_ts,
+        store_id=store_id,
+        cluster_id=source.ident.cluster_id,
+        ranges=RangeCounts(len(plan.ranges), result.done, len(result.failures), len(plan.skipped)),
+        files=len(result.files),
+        total_kvs=sum(file.total_kvs for file in result.files),
+        total_bytes=sum(file.total_bytes for file in result.files),
+        crc64xor=crc,
+        size=sum(file.size for file in result.files),
+        seconds=round(time.time() - begun, 3),
+        errors=tuple(
+            RangeError(
+                failure.backup_range.region.id,
+                failure.backup_range.raw_start_key,
+                failure.backup_range.raw_end_key,
+                failure.kind,
+                failure.message,
+            )
+            for failure in result.failures
+        ),
+        storage=str(request.storage),
+        codec=request.compression.codec,
+        started_at=begun,
+        skipped=plan.skipped,
+        gaps=tuple(
+            KeyRange(
+                to_raw_key(gap.start_key, request.is_raw), to_raw_key(gap.end_key, request.is_raw)
+            )
+            for gap in plan.gaps
+        ),
+    )
+
+
+def failed_report(request: BackupRequest, error: BkctlError, begun: float) -> Report:
+    """The report of a run that ended before it had any: nothing is done, this is why."""
+    return Report(
+        name=request.name or default_backup_name(request.end_ts, request.kind),
+        status="failed",
+        mode="raw" if request.is_raw else "txn",
+        start_ts=request.start_ts,
+        end_ts=request.end_ts,
+        store_id=request.store_id or 0,
+        cluster_id=0,
+        ranges=RangeCounts(0, 0, 0, 0),
+        files=0,
+        total_kvs=0,
+        total_bytes=0,
+        crc64xor=0,
+        size=0,
+        seconds=round(time.time() - begun, 3),
+        errors=(RangeError(0, request.start_key, request.end_key, error.kind, str(error)),),
+        storage=str(request.storage),
+        codec=request.compression.codec,
+        started_at=begun,
+    )
+
+
+def _meta(request: BackupRequest, source: Source, result: RunResult) -> BackupMeta:
+    raw_ranges = (
+        (RawRange(request.start_key, request.end_key, request.family),) if request.is_raw else ()
+    )
+    return BackupMeta(
+        cluster_id=source.ident.cluster_id,
+        cluster_version="",
+        files=tuple(result.files),
+        start_version=request.start_ts,
+        end_version=request.end_ts,
+        is_raw_kv=request.is_raw,
+        raw_ranges=raw_ranges,
+        api_version=source.ident.api_version,
+        backup_size=sum(file.size for file in result.files),
+        br_version=f"bkctl {__version__}",
+    )

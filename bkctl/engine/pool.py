@@ -1,0 +1,299 @@
+"""A pool of worker processes that can be resized while it runs and closes when idle.
+
+The seed's ControlThreadPool, with processes: `adjust_with` grows at once, and shrinks only if more
+than ten workers would idle; running jobs always finish; `check_active` closes a pool that has had
+nothing to do for a time. A worker that dies costs the job it had, and is replaced.
+
+Jobs wait in one queue; a worker takes the next when it is free. Nothing here knows what a job is:
+`target(job, emit, cancelled)` runs it in the worker, `emit` sends anything picklable to the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from ctypes import c_bool
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from bkctl.errors import WorkerDiedError
+from bkctl.processes import ignore_interrupts, start_shielded
+
+MAX_IDLE_WORKERS = 10
+_STARTS_BEFORE_GIVING_UP = 3
+
+
+class Target(Protocol):
+    """What runs in a worker: a module-level function (it is sent by name)."""
+
+    def __call__(
+        self, job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]
+    ) -> None:
+        """Run `job`; what it raises is a crash of the worker, so it reports its own errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """Worker number `worker` sent `event` while running `job`."""
+
+    worker: int
+    job: Any
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """Worker number `worker` has finished `job`."""
+
+    worker: int
+    job: Any
+
+
+@dataclass(frozen=True, slots=True)
+class JobLost:
+    """Worker number `worker` died while it had `job`; `reason` says how."""
+
+    worker: int
+    job: Any
+    reason: str
+
+
+PoolEvent = Emitted | JobDone | JobLost
+
+_READY, _EVENT, _DONE = "ready", "event", "done"
+
+
+class _Worker:
+    def __init__(self, number: int, context: Any, target: Target, cancel_flag: Any) -> None:
+        self.number = number
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_worker_main,
+            args=(theirs, target, cancel_flag),
+            name=f"bkctl-worker-{number}",
+            daemon=True,
+        )
+        start_shielded(self.process)
+        theirs.close()
+        self.ready = False
+        self.retiring = False
+        self.job: Any = None
+
+    def stop(self) -> None:
+        """Ask an idle worker to end."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def reap(self) -> None:
+        self.process.join()
+        self.connection.close()
+
+
+class WorkerPool:
+    """Runs jobs in worker processes; all methods are called from one thread."""
+
+    def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
+        """An empty pool; `adjust_with` gives it workers."""
+        self._context = multiprocessing.get_context("spawn")
+        self._cancel_flag = self._context.RawValue(c_bool, False)
+        self._target = target
+        self._clock = clock
+        self._workers: list[_Worker] = []
+        self._queue: deque[Any] = deque()
+        self._failed_starts = 0
+        self.size = 0
+        self._last_active = clock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is queued or running."""
+        return bool(self._queue) or any(worker.job is not None for worker in self._workers)
+
+    @property
+    def free(self) -> int:
+        """How many more jobs could start at once."""
+        working = sum(worker.job is not None for worker in self._workers if not worker.retiring)
+        return max(0, self.size - working - len(self._queue))
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The ids of the living worker processes."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    def adjust_with(self, new_size: int) -> None:
+        """Resize lazily: grow at once, shrink only if more than ten workers would idle."""
+        if self.size >= new_size and self.size - new_size <= MAX_IDLE_WORKERS:
+            return
+        self.size = new_size
+        self._fit()
+        self.heartbeat()
+
+    def submit(self, job: Any) -> None:
+        """Queue a job; it starts when a worker is free."""
+        if not self.busy:
+            self._cancel_flag.value = False
+        self._queue.append(job)
+        self.heartbeat()
+        self._fit()
+        self._dispatch()
+
+    def heartbeat(self) -> None:
+        """Count this moment as active."""
+        self._last_active = self._clock()
+
+    def check_active(self, idle_threshold: float) -> None:
+        """Close all workers if nothing ran for `idle_threshold` seconds; size is 0 then."""
+        if self.busy:
+            self.heartbeat()
+        elif self._clock() - self._last_active >= idle_threshold:
+            self.size = 0
+            self.close()
+
+    def cancel(self) -> None:
+        """Tell running jobs to stop soon, and forget the queued ones."""
+        self._queue.clear()
+        self._cancel_flag.value = True
+
+    def wait(self, timeout: float | None = None) -> list[PoolEvent]:
+        """What has happened, once something has or `timeout` seconds have passed.
+
+        Raises WorkerDiedError when workers end again and again before they are ready.
+        """
+        events: list[PoolEvent] = []
+        sources = {worker.connection: worker for worker in self._workers}
+        for connection in wait(list(sources), timeout):
+            if isinstance(connection, Connection):
+                self._read(sources[connection], events)
+        self._fit()
+        self._dispatch()
+        return events
+
+    def close(self) -> None:
+        """End all workers: idle ones at once, running jobs are waited for."""
+        for worker in self._workers:
+            if worker.job is None:
+                worker.stop()
+        for worker in self._workers:
+            if worker.job is not None:
+                with contextlib.suppress(EOFError, OSError):
+                    while worker.connection.recv()[0] != _DONE:
+                        pass
+                worker.stop()
+            worker.reap()
+        self._workers.clear()
+
+    def terminate(self) -> None:
+        """Kill all workers now."""
+        self._queue.clear()
+        for worker in self._workers:
+            worker.process.kill()
+            worker.reap()
+        self._workers.clear()
+
+    def _fit(self) -> None:
+        """Bring the number of workers to `size`: start some, or let some retire."""
+        active = [worker for worker in self._workers if not worker.retiring]
+        idle_first = sorted(active, key=lambda worker: worker.job is not None)
+        for worker in idle_first[: max(0, len(active) - self.size)]:
+            worker.retiring = True
+        working = sum(worker.job is not None for worker in active)
+        wanted = min(self.size, working + len(self._queue))
+        for _ in range(wanted - len(active)):
+            self._start()
+        for worker in [w for w in self._workers if w.retiring and w.job is None]:
+            worker.stop()
+            worker.reap()
+            self._workers.remove(worker)
+
+    def _start(self) -> None:
+        taken = {worker.number for worker in self._workers}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        self._workers.append(_Worker(number, self._context, self._target, self._cancel_flag))
+
+    def _dispatch(self) -> None:
+        for worker in self._workers:
+            if not self._queue:
+                return
+            if worker.job is None and not worker.retiring:
+                worker.job = self._queue.popleft()
+                # A dead worker's pipe is noticed, with its job, when it is read.
+                with contextlib.suppress(OSError):
+                    worker.connection.send((worker.job,))
+
+    def _read(self, worker: _Worker, events: list[PoolEvent]) -> None:
+        """Take one message of a worker, or notice its end."""
+        try:
+            kind, payload = worker.connection.recv()
+        except (EOFError, OSError):
+            self._bury(worker, events)
+            return
+        if kind == _READY:
+            worker.ready = True
+            self._failed_starts = 0
+        elif kind == _EVENT:
+            events.append(Emitted(worker.number, worker.job, payload))
+        else:
+            job, worker.job = worker.job, None
+            self.heartbeat()
+            events.append(JobDone(worker.number, job))
+
+    def _bury(self, worker: _Worker, events: list[PoolEvent]) -> None:
+        worker.reap()
+        self._workers.remove(worker)
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS_BEFORE_GIVING_UP:
+                raise WorkerDiedError(
+                    f"worker processes end before they start ({_ending(worker)}); "
+                    "is there memory left?"
+                )
+            if worker.job is not None:
+                self._queue.appendleft(worker.job)
+        elif worker.job is not None:
+            events.append(JobLost(worker.number, worker.job, _ending(worker)))
+
+
+def _ending(worker: _Worker) -> str:
+    code = worker.process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        hint = ", out of memory or killed by hand" if -code == signal.SIGKILL else ""
+        return f"killed by {name}{hint}"
+    return f"exit code {code}"
+
+
+def _worker_main(connection: Connection, target: Target, cancel_flag: Any) -> None:
+    ignore_interrupts()
+    _end_with_parent()
+
+    def emit(event: Any) -> None:
+        connection.send((_EVENT, event))
+
+    def cancelled() -> bool:
+        return bool(cancel_flag.value)
+
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        connection.send((_READY, None))
+        while (message := connection.recv()) is not None:
+            target(message[0], emit, cancelled)
+            connection.send((_DONE, None))
+
+
+def _end_with_parent() -> None:
+    """A worker must not outlive its parent, however that ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

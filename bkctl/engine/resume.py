@@ -1,0 +1,117 @@
+"""Takes an unfinished backup up again: what is finished and whole stays, the rest is done anew.
+
+A run writes down its settings when it claims a name, and a record for every range it finishes. A
+resumed run must have the same settings; it trusts a record only if the plan still has that range
+and its files are there with their sizes and checksums. All else in the folder is removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
+from bkctl.archive.meta import BackupFile
+from bkctl.archive.names import LOCK_NAME
+from bkctl.engine.run import Forward
+from bkctl.errors import StorageError, UsageError
+from bkctl.regions.plan import BackupRange
+from bkctl.storage.base import Storage
+
+_READ_CHUNK = 4 << 20
+_THREADS = 4
+
+RangeKey = tuple[bytes, bytes]
+
+
+def range_key(backup_range: BackupRange) -> RangeKey:
+    """What tells one range from another: its raw start and end keys."""
+    return backup_range.raw_start_key, backup_range.raw_end_key
+
+
+def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -> None:
+    """Raise UsageError unless the unfinished backup was begun with these settings.
+
+    Also where there is no unfinished backup of that name, or a finished one.
+    """
+    if backup_dir.is_complete():
+        raise UsageError(f"{backup_dir.where} is complete; there is nothing to resume")
+    claim = backup_dir.read_claim()
+    if claim is None:
+        raise UsageError(f"{backup_dir.where} was never begun; leave --resume out")
+    try:
+        begun = json.loads(claim)["settings"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        begun = None
+    if not isinstance(begun, dict):
+        raise UsageError(f"{backup_dir.where} was not begun by bkctl; give another --name")
+    for name, value in settings.items():
+        if begun.get(name) != value:
+            raise UsageError(
+                f"{backup_dir.where} was begun with {name} {begun.get(name)!r}, now it is "
+                f"{value!r}; give the same, or begin a new backup under another --name"
+            )
+
+
+def keep_finished(
+    storage: Storage, backup_dir: BackupDir, ranges: Iterable[BackupRange]
+) -> dict[RangeKey, FinishedRange]:
+    """The ranges that need not be done again; removes all else that earlier runs left."""
+    planned = {range_key(backup_range) for backup_range in ranges}
+    records = [
+        finished
+        for finished in read_checkpoints(storage, backup_dir.name)
+        if (finished.start_key, finished.end_key) in planned
+    ]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        whole = list(threads.map(lambda record: _is_whole(backup_dir, record), records))
+    kept = {
+        (record.start_key, record.end_key): record
+        for record, is_whole in zip(records, whole, strict=True)
+        if is_whole
+    }
+    wanted = {LOCK_NAME}
+    for record in kept.values():
+        wanted.add(record.record_name)
+        wanted.update(file.name for file in record.files)
+    for info in backup_dir.list_files():
+        if info.name.removeprefix(f"{backup_dir.name}/") not in wanted:
+            storage.delete(info.name)
+    storage.discard_staging(backup_dir.name)
+    return kept
+
+
+def _is_whole(backup_dir: BackupDir, record: FinishedRange) -> bool:
+    return all(_is_file_whole(backup_dir, file) for file in record.files)
+
+
+def _is_file_whole(backup_dir: BackupDir, file: BackupFile) -> bool:
+    try:
+        with backup_dir.open_file(file.name) as reader:
+            if reader.size != file.size:
+                return False
+            digest = hashlib.sha256()
+            for offset in range(0, reader.size, _READ_CHUNK):
+                digest.update(reader.read_at(offset, _READ_CHUNK))
+            return digest.digest() == file.sha256
+    except StorageError:
+        return False
+
+
+class Remaining:
+    """A progress without the ranges that are finished already."""
+
+    def __init__(self, progress: Forward, finished: Mapping[RangeKey, FinishedRange]) -> None:
+        self._progress = progress
+        self._finished = finished
+
+    def forward(self, limit: int) -> list[BackupRange]:
+        """The next ranges that are still to be done, at most `limit`; none at the end."""
+        while ranges := self._progress.forward(limit):
+            left = [brange for brange in ranges if range_key(brange) not in self._finished]
+            if left:
+                return left
+        return []

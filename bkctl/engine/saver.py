@@ -1,0 +1,70 @@
+"""Saves finished files beside the scan: completing, syncing and sending go on in other threads.
+
+Storage latency does not stop a scan until `MAX_IN_FLIGHT` files wait; then `save` blocks until one
+is through, so that neither memory nor the staging directory fills up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from bkctl.archive.meta import BackupFile
+from bkctl.sst.writer import FinishedSst, SstWriter
+from bkctl.storage.base import Storage
+
+THREADS = 2
+MAX_IN_FLIGHT = 4
+
+PendingFile = Future[BackupFile]
+PendingRange = Future[tuple[BackupFile, ...]]
+
+
+class Saver:
+    """Hands finished files to a storage, under `folder`."""
+
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self._storage = storage
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saver")
+        self._in_flight = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+
+    def save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> PendingFile:
+        """Complete and save a file, which is the saver's from here on.
+
+        The result raises StorageError where that failed; the local file is gone either way.
+        """
+        self._in_flight.acquire()
+        pending = self._threads.submit(self._save, sst, describe)
+        pending.add_done_callback(lambda _: self._in_flight.release())
+        return pending
+
+    def _save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> BackupFile:
+        try:
+            finished = sst.finish()
+            file = describe(finished)
+            self._storage.save_file(f"{self._folder}/{file.name}", finished.path)
+        except BaseException:
+            sst.abandon()
+            raise
+        return file
+
+    def finish_range(
+        self, files: list[PendingFile], record: Callable[[tuple[BackupFile, ...]], None]
+    ) -> PendingRange:
+        """Wait for a range's files beside the scan, then let `record` write them down."""
+        # Files are taken from the queue in order, so this one never waits for one behind it.
+        return self._threads.submit(self._finish_range, files, record)
+
+    @staticmethod
+    def _finish_range(
+        files: list[PendingFile], record: Callable[[tuple[BackupFile, ...]], None]
+    ) -> tuple[BackupFile, ...]:
+        saved = tuple(file.result() for file in files)
+        record(saved)
+        return saved
+
+    def close(self) -> None:
+        """Wait for what is under way and end the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)

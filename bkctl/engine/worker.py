@@ -1,0 +1,158 @@
+"""A worker process's side: opens the view and the storage once, then backs up ranges as told."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from bkctl.archive.checkpoint import FinishedRange, write_checkpoint
+from bkctl.archive.meta import BackupFile
+from bkctl.engine.ranges import Advance, backup_range
+from bkctl.engine.saver import PendingRange, Saver
+from bkctl.engine.task import (
+    BackupTask,
+    RangeAdvanced,
+    RangeDone,
+    RangeFailed,
+    RangeJob,
+    RangeStarted,
+)
+from bkctl.errors import BkctlError, CancelledError
+from bkctl.regions.plan import BackupRange
+from bkctl.storage.base import Storage
+from bkctl.storage.url import open_storage
+from bkctl.store.database import Database
+
+_REPORT_SECONDS = 0.2
+
+Emit = Callable[[Any], None]
+
+
+class _Opened:
+    """The view and the storage of the task at hand; one process works on one task at a time."""
+
+    def __init__(self) -> None:
+        self._task: BackupTask | None = None
+        self._database: Database | None = None
+        self._storage: Storage | None = None
+        self._saver: Saver | None = None
+
+    def get(self, task: BackupTask) -> tuple[Database, Storage, Saver]:
+        if self._task != task or not (self._database and self._storage and self._saver):
+            self.close()
+            self._storage = open_storage(task.storage)
+            self._saver = Saver(self._storage, task.name)
+            self._database = Database(task.db_dir, task.source)
+            self._task = task
+        return self._database, self._storage, self._saver
+
+    def close(self) -> None:
+        if self._saver is not None:
+            self._saver.close()
+        if self._database is not None:
+            self._database.close()
+        if self._storage is not None:
+            self._storage.close()
+        self._task = self._database = self._storage = self._saver = None
+
+
+_opened = _Opened()
+
+
+def _recorder(
+    storage: Storage, name: str, brange: BackupRange
+) -> Callable[[tuple[BackupFile, ...]], None]:
+    """Write down, beside the backup's files, that a range is finished."""
+
+    def record(files: tuple[BackupFile, ...]) -> None:
+        if storage.discards:
+            return
+        region = brange.region
+        finished = FinishedRange(
+            region.id, region.epoch.version, brange.raw_start_key, brange.raw_end_key, files
+        )
+        write_checkpoint(storage, name, finished)
+
+    return record
+
+
+class _JobRun:
+    """One job in work: its ranges are scanned in turn, their files saved meanwhile."""
+
+    def __init__(self, job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
+        self._task = job.task
+        self._emit = emit
+        self._cancelled = cancelled
+        self._saving: deque[tuple[int, PendingRange]] = deque()
+
+    def scan(self, number: int, brange: BackupRange) -> None:
+        """Scan one range; its end is told once its files are saved."""
+        self._emit(RangeStarted(number))
+        try:
+            database, storage, saver = _opened.get(self._task)
+            files = backup_range(self._task, brange, database, saver, self._advance(number))
+            pending = saver.finish_range(files, _recorder(storage, self._task.name, brange))
+        except BkctlError as e:
+            if isinstance(e, CancelledError):
+                raise
+            self._emit(RangeFailed(number, e.kind, str(e)))
+        except (OSError, MemoryError) as e:
+            self._emit(RangeFailed(number, "other", f"{type(e).__name__}: {e}"))
+        else:
+            self._saving.append((number, pending))
+        self.tell_saved(wait=False)
+
+    def tell_saved(self, *, wait: bool) -> None:
+        """Tell the end of ranges whose files are all saved; `wait` for all of them."""
+        while self._saving:
+            number, pending = self._saving[0]
+            if not wait and not pending.done():
+                return
+            self._saving.popleft()
+            try:
+                saved = pending.result()
+            except BkctlError as e:
+                self._emit(RangeFailed(number, e.kind, str(e)))
+            except (OSError, MemoryError) as e:
+                self._emit(RangeFailed(number, "storage", f"{type(e).__name__}: {e}"))
+            else:
+                self._emit(RangeDone(number, saved))
+
+    def _advance(self, number: int) -> Advance:
+        told = time.monotonic()
+
+        def advance(kvs: int, plain_bytes: int) -> None:
+            nonlocal told
+            if self._cancelled():
+                raise CancelledError(0)
+            now = time.monotonic()
+            if now - told >= _REPORT_SECONDS:
+                told = now
+                self._emit(RangeAdvanced(number, kvs, plain_bytes))
+                self.tell_saved(wait=False)
+
+        return advance
+
+
+def run_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
+    """Back up the job's ranges one after the other; each ends in one RangeDone or RangeFailed.
+
+    One range's error does not stop the others; a cancelled job stops, but files on their way
+    are waited for.
+    """
+    # Reference counting frees all that the hot loop makes; the collector would only look on.
+    gc.disable()
+    run = _JobRun(job, emit, cancelled)
+    try:
+        for number, brange in job.ranges:
+            if cancelled():
+                break
+            run.scan(number, brange)
+            gc.collect(0)
+    except CancelledError:
+        pass
+    finally:
+        run.tell_saved(wait=True)

@@ -1,0 +1,70 @@
+"""Taking backups in tests, as a library would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.meta import BackupFile
+from bkctl.archive.report import Report
+from bkctl.engine.backup import BackupRequest, RegionMapLoader, take_backup
+from bkctl.regions import pd
+from bkctl.regions.plan import BackupRange
+from bkctl.regions.region_map import RegionMap, whole_key_space
+from bkctl.storage.url import open_storage, parse_storage
+from bkctl.store.source import SourceOptions
+
+
+class Quiet:
+    """A listener that only counts; `on_advance` is called for what workers tell of a range."""
+
+    def __init__(self, on_event: Callable[[str], None] = lambda name: None) -> None:
+        self.on_event = on_event
+        self.failed: list[str] = []
+
+    def started(self, total_ranges: int, approximate_keys: int | None, jobs: int) -> None:
+        self.on_event("started")
+
+    def range_started(self, worker: int, backup_range: BackupRange) -> None:
+        self.on_event("range_started")
+
+    def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
+        self.on_event("advanced")
+
+    def range_done(self, worker: int, kvs: int, plain_bytes: int, size: int) -> None:
+        self.on_event("range_done")
+
+    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+        self.failed.append(message)
+        self.on_event("range_failed")
+
+    def finished(self) -> None:
+        self.on_event("finished")
+
+
+def regions_from(path: Path) -> RegionMapLoader:
+    return lambda source: (RegionMap.build(pd.load(path)), [])
+
+
+def whole(source: object) -> tuple[RegionMap, list[Any]]:
+    return whole_key_space(), []
+
+
+def request(store: Path, repository: Path, **options: Any) -> BackupRequest:
+    map_file = store.parent / f"{store.name}.regions.json"
+    options.setdefault("load_regions", regions_from(map_file) if map_file.exists() else whole)
+    options.setdefault("start_ts", 0)
+    return BackupRequest(
+        source=SourceOptions(store), storage=parse_storage(str(repository)), **options
+    )
+
+
+def backup(store: Path, repository: Path, **options: Any) -> Report:
+    return take_backup(request(store, repository, **options), Quiet())
+
+
+def files_of(repository: Path, name: str) -> tuple[BackupFile, ...]:
+    with open_storage(parse_storage(str(repository))) as storage:
+        return BackupDir(storage, name).read_meta().files
