@@ -1,0 +1,178 @@
+"""The command line: which commands there are, what they have in common, and how errors end.
+
+Results go to stdout, all else to stderr. The exit code of an error belongs to its class in
+`bkctl.errors`. A user's mistake, a damaged input, an interrupt or a closed pipe never ends in a
+traceback: only a fault of the program does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from bkctl import __version__
+from bkctl.commands import backup, ranges, regions, tso
+from bkctl.commands.config import value_origin
+from bkctl.errors import BkctlError, CancelledError
+
+HELP = """Consistent, verifiable, restorable backups of TiKV stores, straight from their RocksDB
+directories.
+
+\b
+Example:
+  bkctl ranges --db /var/lib/tikv --region-map regions.json
+
+Every option can stand in a file (--config, else ./bkctl.toml, else ~/.config/bkctl/config.toml) or
+in a variable: BKCTL_REGION_MAP sets --region-map. The command line wins, then the variable.
+
+\b
+Exit codes: 0 done; 1 failed; 2 bad option or unreadable input, nothing was
+started; 3 some ranges failed; 4 some ranges failed, all on locked keys;
+5 verify found damage; 6 another run holds the repository's lock;
+130/143 interrupted.
+"""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, made to unwind the stack as SIGINT does, so that temporary files are removed."""
+
+
+class BkctlGroup(TyperGroup):
+    """The program: whatever a command raises becomes one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        _open_missing_streams()
+        with error_boundary():
+            return super().invoke(ctx)
+
+
+class BkctlCommand(TyperCommand):
+    """A command; a complaint about an option's value says where the value came from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command's own part of the command line."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as e:
+            name = e.param.name if e.param is not None else None
+            if name and e.message and (origin := value_origin(ctx, name)):
+                e.message = f"{e.message} ({origin})"
+            raise
+
+
+@contextlib.contextmanager
+def error_boundary() -> Iterator[None]:
+    """Turn errors meant for users into a line on stderr and `typer.Exit`; others pass."""
+    try:
+        with _sigterm_unwinds():
+            try:
+                yield
+            finally:
+                sys.stdout.flush()
+    except BkctlError as e:
+        _say(str(e) if e.kind == "other" else f"{e.kind}: {e}")
+        code = 128 + e.signum if isinstance(e, CancelledError) else e.exit_code
+        raise typer.Exit(code) from None
+    except BrokenPipeError:
+        _flush_or_discard_stdout()
+        raise typer.Exit(1) from None
+    except OSError as e:
+        _say(f"{e.filename or 'cannot write the output'}: {e.strerror or e}")
+        _flush_or_discard_stdout()
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt as e:
+        _say("interrupted")
+        signum = signal.SIGTERM if isinstance(e, _Terminated) else signal.SIGINT
+        raise typer.Exit(128 + signum) from None
+
+
+def _open_missing_streams() -> None:
+    """Let a closed stdout or stderr (`>&-`), which Python has None for, be /dev/null."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError):
+        print("bkctl:", " ".join(message.splitlines()), file=sys.stderr, flush=True)
+
+
+def _flush_or_discard_stdout() -> None:
+    """Let what cannot be written go nowhere, or the interpreter would complain at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+
+@contextlib.contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def unwind(signum: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bkctl {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="bkctl",
+    cls=BkctlGroup,
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help: it starts faster, and brackets and backslashes in it mean themselves.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def program(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", envvar="BKCTL_CONFIG", help="A file of options, in TOML."
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What stands before the command; `--config` is read by the command's own."""
+
+
+app.command("backup", cls=BkctlCommand, help=backup.HELP)(backup.backup)
+app.command("ranges", cls=BkctlCommand, help=ranges.HELP)(ranges.ranges)
+app.command("regions", cls=BkctlCommand, help=regions.HELP)(regions.regions)
+app.command("tso", cls=BkctlCommand, help=tso.HELP, context_settings=tso.CONTEXT)(tso.tso)

@@ -1,0 +1,1 @@
+"""The commands: one file each; reads options, calls the library, shows the result."""

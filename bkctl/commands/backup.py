@@ -1,0 +1,178 @@
+"""`bkctl backup`: takes a full, incremental or raw backup."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.commands import options
+from bkctl.commands.signals import stop_on_signal
+from bkctl.errors import BkctlError, CancelledError
+
+if TYPE_CHECKING:
+    from bkctl.archive.report import Report
+    from bkctl.engine.backup import BackupRequest
+
+HELP = """Take a backup of a store as of --end-ts.
+
+With --start-ts 0, the default, it is a full one; with a later --start-ts an incremental one: what
+changed after it, deletes included. It is published in one step, and only if every range succeeds.
+
+\b
+Example:
+  bkctl backup --db /var/lib/tikv --region-map store --storage local:///backups
+  bkctl backup --start-ts 440000000000500000 --end-ts 440000000001000000
+  bkctl backup --db /var/lib/tikv --region-map none --raw --storage /backups
+
+\b
+Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
+was started; 3 some ranges failed, nothing is published, what is finished is
+kept for --resume; 4 the same, all of them on locked keys; 130/143 interrupted.
+"""
+
+Compression = Annotated[
+    str,
+    options.option("--compression", metavar="CODEC", help="zstd, lz4, snappy or none."),
+]
+CompressionLevel = Annotated[
+    int | None,
+    options.option("--compression-level", metavar="N", help="The codec's level; default: its own."),
+]
+SstMaxSize = Annotated[
+    str,
+    options.option("--sst-max-size", metavar="SIZE", help="Plain bytes after which a file is cut."),
+]
+BatchSize = Annotated[
+    int,
+    options.option("--batch-size", metavar="N", min=1, help="Ranges a worker takes at a time."),
+]
+Name = Annotated[
+    str | None,
+    options.option("--name", metavar="NAME", help="The backup's name; default: time and kind."),
+]
+Resume = Annotated[
+    bool,
+    options.option(
+        "--resume", help="Take up the unfinished backup of that --name (or timestamps)."
+    ),
+]
+
+
+def backup(
+    db: options.Db = None,
+    region_map: options.RegionMapFrom = None,
+    storage: options.StorageUrl = None,
+    start_ts: options.StartTs = None,
+    end_ts: options.EndTs = None,
+    name: Name = None,
+    resume: Resume = False,
+    store_id: options.StoreId = None,
+    start_key: options.StartKey = None,
+    end_key: options.EndKey = None,
+    key_format: options.KeyFormatOption = options.KeyFormat.HEX,
+    raw: options.Raw = False,
+    cf: options.Cf = None,
+    compression: Compression = "zstd",
+    compression_level: CompressionLevel = None,
+    sst_max_size: SstMaxSize = "144MiB",
+    jobs: options.Jobs = None,
+    batch_size: BatchSize = 8,
+    wal_dir: options.WalDir = None,
+    work_dir: options.WorkDir = None,
+    recovery: options.RecoveryOption = options.Recovery.STRICT,
+    progress: options.Progress = options.ProgressMode.AUTO,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Take a backup and say what came of it."""
+    from bkctl.codec.size import parse_size
+    from bkctl.engine.backup import BackupRequest
+    from bkctl.sst.writer import Compression as SstCompression
+    from bkctl.storage.url import parse_storage
+
+    choice = options.required("--region-map", region_map)
+    end = parse_timestamp("now") if end_ts is None else end_ts
+    options.check_ts_window(start_ts or 0, end)
+    first, last = options.parse_key_window(start_key, end_key, key_format)
+    request = BackupRequest(
+        source=options.source_options(options.required("--db", db), work_dir, wal_dir, recovery),
+        load_regions=lambda source: options.load_region_map(choice, source, store_id),
+        storage=parse_storage(options.required("--storage", storage)),
+        start_ts=start_ts or 0,
+        end_ts=end,
+        name=name,
+        store_id=store_id,
+        start_key=first,
+        end_key=last,
+        is_raw=raw,
+        family=options.family_of(raw, cf),
+        compression=SstCompression(compression, compression_level),
+        sst_max_size=parse_size(sst_max_size, "--sst-max-size"),
+        jobs=jobs or options.default_jobs(),
+        batch_size=batch_size,
+        resume=resume,
+    )
+    with options.naming_region_map(choice):
+        _run(request, progress, as_json=json)
+
+
+def _run(request: BackupRequest, progress: options.ProgressMode, *, as_json: bool) -> None:
+    from bkctl.engine.backup import failed_report, take_backup
+    from bkctl.ui.output import print_json
+    from bkctl.ui.progress import make_listener
+
+    begun = time.time()
+    with stop_on_signal() as stop:
+        try:
+            report = take_backup(request, make_listener(progress.value), stop.is_asked)
+        except BkctlError as e:
+            if as_json:
+                print_json(failed_report(request, e, begun).to_json_dict())
+            raise
+    if as_json:
+        print_json(report.to_json_dict())
+    else:
+        _print_summary(report)
+    if report.status == "cancelled":
+        raise CancelledError(stop.signum)
+    if report.errors:
+        kinds = {error.kind for error in report.errors}
+        raise typer.Exit(4 if kinds == {"key_is_locked"} else 3)
+
+
+def _print_summary(report: Report) -> None:
+    from bkctl.ui.human import format_count, format_duration, format_size
+    from bkctl.ui.output import Page
+
+    page = Page.of_stdout()
+    counts = report.ranges
+    rate = report.total_bytes / report.seconds if report.seconds else 0.0
+    since = f"after {report.start_ts} ({format_ts(report.start_ts)}) " if report.start_ts else ""
+    state = "published" if report.status == "ok" else f"{report.status}, nothing is published"
+    page.line(f"{page.bold(report.name)}: {state}")
+    page.line(f"  where   {report.storage}")
+    page.line(f"  window  {since}up to {report.end_ts} ({format_ts(report.end_ts)})")
+    page.line(
+        f"  ranges  {counts.done} of {counts.total} done, {counts.failed} failed, "
+        f"{counts.skipped} skipped"
+    )
+    page.line(
+        f"  data    {format_count(report.total_kvs, 'key')}, {format_size(report.total_bytes)} in "
+        f"{format_duration(report.seconds)} ({format_size(rate)}/s)"
+    )
+    page.line(
+        f"  files   {format_count(report.files)}, {format_size(report.size)} ({report.codec}), "
+        f"crc64xor {report.crc64xor:016x}"
+    )
+    if report.gaps:
+        print(
+            f"bkctl: warning: the region map leaves {format_count(len(report.gaps), 'gap')} that "
+            "no region covers; see bkctl ranges",
+            file=sys.stderr,
+        )
+    for error in report.errors:
+        print(f"bkctl: region {error.region_id}: {error.kind}: {error.message}", file=sys.stderr)

@@ -1,0 +1,305 @@
+"""The options that commands share, each declared once, and what their texts mean.
+
+Every option can also be set by a variable (`--wal-dir` by `BKCTL_WAL_DIR`) and in a configuration
+file. Where an option's default depends on the command or the machine, its value is None here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.commands.config import load_config
+from bkctl.errors import RegionMapError, UsageError
+
+if TYPE_CHECKING:
+    from bkctl.regions.region_map import RegionMap, Skipped
+    from bkctl.store.source import Source, SourceOptions
+
+MAX_DEFAULT_JOBS = 8
+_T = TypeVar("_T")
+
+
+class KeyFormat(str, Enum):
+    """How --start-key and --end-key are written."""
+
+    HEX = "hex"
+    ESCAPED = "escaped"
+    RAW = "raw"
+
+
+class ProgressMode(str, Enum):
+    """How progress is shown on stderr."""
+
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    NONE = "none"
+
+
+class Recovery(str, Enum):
+    """What to do about a damaged tail of the store's MANIFEST or write-ahead log."""
+
+    STRICT = "strict"
+    POINT_IN_TIME = "point-in-time"
+
+
+def env_name(option: str) -> str:
+    """The variable that sets an option: `BKCTL_WAL_DIR` for `--wal-dir`."""
+    return "BKCTL_" + option.lstrip("-").upper().replace("-", "_")
+
+
+def option(declaration: str, **settings: Any) -> Any:
+    """Declare an option that its variable sets too; `settings` are those of `typer.Option`."""
+    first_name = declaration.split("/")[0]
+    return typer.Option(declaration, envvar=env_name(first_name), show_envvar=False, **settings)
+
+
+def parse_ts(text: str) -> int:
+    """The TSO an option's text means; a usage error naming the option for anything else."""
+    try:
+        return parse_timestamp(text)
+    except UsageError as e:
+        raise typer.BadParameter(str(e)) from None
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=load_config,
+        help="Options in TOML; otherwise ./bkctl.toml or ~/.config/bkctl/config.toml.",
+    ),
+]
+Db = Annotated[
+    Path | None,
+    option(
+        "--db",
+        metavar="PATH",
+        help="The store: a TiKV data directory, its db/, or any RocksDB directory for --raw.",
+    ),
+]
+RegionMapFrom = Annotated[
+    str | None,
+    option(
+        "--region-map",
+        metavar="FILE|store|none",
+        help="Regions: a file of PD's JSON, the store's own records, or one over all keys.",
+    ),
+]
+StorageUrl = Annotated[
+    str | None,
+    option("--storage", metavar="URL", help="The repository of backups, like local:///backups."),
+]
+StoreId = Annotated[
+    int | None,
+    option("--store-id", metavar="ID", min=1, help="Which store this is; default: its own record."),
+]
+StartKey = Annotated[
+    str | None, option("--start-key", metavar="KEY", help="The first raw user key.")
+]
+EndKey = Annotated[
+    str | None, option("--end-key", metavar="KEY", help="The raw user key to stop before.")
+]
+KeyFormatOption = Annotated[
+    KeyFormat, option("--key-format", help="How both keys are written; escaped is like a\\x00b.")
+]
+StartTs = Annotated[
+    int | None,
+    option(
+        "--start-ts",
+        metavar="TS",
+        parser=parse_ts,
+        help="Take what changed after this: TSO, RFC 3339 time, now or -15m; 0, the default: all.",
+    ),
+]
+EndTs = Annotated[
+    int | None,
+    option(
+        "--end-ts",
+        metavar="TS",
+        parser=parse_ts,
+        help="Take the data as of this: TSO, RFC 3339 time, now (the default) or -15m.",
+    ),
+]
+Raw = Annotated[
+    bool, option("--raw/--no-raw", show_default=False, help="The store holds raw keys.")
+]
+Cf = Annotated[
+    str | None,
+    option("--cf", metavar="FAMILY", help="Column family of raw keys; default: default."),
+]
+WalDir = Annotated[
+    Path | None,
+    option("--wal-dir", metavar="PATH", help="Where the write-ahead logs are, if not in --db."),
+]
+WorkDir = Annotated[
+    Path | None,
+    option("--work-dir", metavar="PATH", help="Room for temporary files; default: $TMPDIR."),
+]
+RecoveryOption = Annotated[
+    Recovery,
+    option("--recovery", help="Refuse a damaged end of log, or take what lies before it."),
+]
+Jobs = Annotated[
+    int | None,
+    option("--jobs", metavar="N", min=1, help="Worker processes; default: half the cores, 1 to 8."),
+]
+Progress = Annotated[ProgressMode, option("--progress", help="Progress on stderr.")]
+Json = Annotated[bool, option("--json", help="Print one JSON document on stdout.")]
+
+
+def required(name: str, value: _T | None) -> _T:
+    """An option's value; UsageError saying how to give it where it has none."""
+    if value is None:
+        raise UsageError(
+            f"{name} is missing; give it, or set {env_name(name)} or "
+            f"{name.lstrip('-')} in bkctl.toml"
+        )
+    return value
+
+
+def default_jobs() -> int:
+    """Half of the cores this process may use, at least 1 and at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MAX_DEFAULT_JOBS, (cores or 1) // 2))
+
+
+def family_of(raw: bool, cf: str | None) -> str:
+    """The column family to read in raw mode; UsageError for --cf without --raw."""
+    if cf is not None and not raw:
+        raise UsageError(f"--cf {cf} is for raw stores only; add --raw, or leave --cf out")
+    return cf or "default"
+
+
+def check_ts_window(start_ts: int, end_ts: int) -> None:
+    """Raise UsageError unless --start-ts is at or before --end-ts."""
+    if start_ts > end_ts:
+        raise UsageError(
+            f"--start-ts {start_ts} ({format_ts(start_ts)}) lies after "
+            f"--end-ts {end_ts} ({format_ts(end_ts)})"
+        )
+
+
+def parse_key_window(
+    start_key: str | None, end_key: str | None, key_format: KeyFormat
+) -> tuple[bytes, bytes]:
+    """--start-key and --end-key as raw user keys, empty for no bound; UsageError naming them."""
+    raw_start_key = _parse_named("--start-key", start_key, key_format)
+    raw_end_key = _parse_named("--end-key", end_key, key_format)
+    if raw_end_key and raw_end_key <= raw_start_key:
+        raise UsageError(
+            f"--end-key {raw_end_key.hex().upper()} is not after --start-key "
+            f"{raw_start_key.hex().upper()}; ranges are [start, end)"
+        )
+    return raw_start_key, raw_end_key
+
+
+def _parse_named(name: str, text: str | None, key_format: KeyFormat) -> bytes:
+    try:
+        return parse_key(text or "", key_format)
+    except UsageError as e:
+        raise UsageError(f"{name}: {e}") from None
+
+
+def parse_key(text: str, key_format: KeyFormat | str) -> bytes:
+    """The key that `text` means; UsageError if it is not of the format.
+
+    hex: two digits a byte, of either case. escaped: text in which a backslash begins an escape, as
+    tikv-ctl prints keys: \\xNN, \\NNN (octal), \\n \\r \\t \\a \\b \\f \\v \\" \\' or \\\\.
+    raw: the text's bytes.
+    """
+    key_format = KeyFormat(key_format)
+    if key_format is KeyFormat.RAW:
+        return os.fsencode(text)
+    if key_format is KeyFormat.ESCAPED:
+        return _ESCAPE.sub(_unescape, os.fsencode(text))
+    if not _HEX.fullmatch(text):
+        raise UsageError(
+            f"{text!a} is no hexadecimal key (two digits a byte); "
+            "for keys written as text see --key-format"
+        )
+    return bytes.fromhex(text)
+
+
+_HEX = re.compile("(?:[0-9A-Fa-f]{2})*")
+_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|[0-7]{3}|.|$)", re.DOTALL)
+_ESCAPED = {
+    b"a": b"\a",
+    b"b": b"\b",
+    b"f": b"\f",
+    b"n": b"\n",
+    b"r": b"\r",
+    b"t": b"\t",
+    b"v": b"\v",
+    b"'": b"'",
+    b'"': b'"',
+    b"\\": b"\\",
+}
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    escape: bytes = match[1]
+    if (plain := _ESCAPED.get(escape)) is not None:
+        return plain
+    if len(escape) == 3:
+        number = int(escape[1:], 16) if escape[:1] == b"x" else int(escape, 8)
+        if number <= 0xFF:
+            return bytes([number])
+    shown = os.fsdecode(match[0])
+    raise UsageError(
+        f"{ascii(shown)[1:-1]} is no escape; write \\xNN, \\NNN in octal up to \\377, \\n or \\\\"
+    )
+
+
+def source_options(
+    db: Path, work_dir: Path | None, wal_dir: Path | None, recovery: Recovery
+) -> SourceOptions:
+    """How to open the store that the options name."""
+    from bkctl.store.source import SourceOptions
+
+    return SourceOptions(db, work_dir, wal_dir, point_in_time=recovery is Recovery.POINT_IN_TIME)
+
+
+@contextlib.contextmanager
+def naming_region_map(choice: str) -> Iterator[None]:
+    """Within the block, an error of the region map that cannot know its file names it."""
+    try:
+        yield
+    except RegionMapError as e:
+        text = str(e)
+        if text.startswith("region map:"):
+            text = f"{choice}{text.removeprefix('region map')}"
+        raise RegionMapError(text) from None
+
+
+def load_region_map(
+    choice: str, source: Source | None, store_id: int | None = None
+) -> tuple[RegionMap, list[Skipped]]:
+    """The regions that --region-map stands for, and those the store has a record of but no data.
+
+    A file called `store` or `none` is meant by `./store`. `store_id` None is the store's own.
+    Raises RegionMapError, SourceError, CorruptionError, or UsageError for `store` without a store.
+    """
+    from bkctl.regions import local_state, pd
+    from bkctl.regions.region_map import RegionMap, whole_key_space
+
+    if choice == "none":
+        return whole_key_space(), []
+    if choice != "store":
+        return RegionMap.build(pd.load(Path(choice))), []
+    if source is None:
+        raise UsageError("--region-map store takes the regions from a store; give --db PATH")
+    own_id = source.ident.store_id if store_id is None else store_id
+    local = local_state.load_regions(source.region_records(), own_id or None)
+    return RegionMap.build(local.regions), local.skipped

@@ -1,0 +1,181 @@
+"""`bkctl ranges`: plans and shows what a backup would read; the dry run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.commands import options
+from bkctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from bkctl.regions.plan import Plan
+    from bkctl.store.source import Source
+
+HELP = """Plan a backup and show its ranges, without reading data.
+
+Shown are the ranges in key order, the regions left out and why, and keys that no region covers.
+With --region-map FILE no store is needed: without --db, --store-id says whose regions to take, and
+without that all are.
+
+\b
+Example:
+  bkctl ranges --db /var/lib/tikv --region-map regions.json
+  bkctl ranges --region-map regions.json --store-id 4 --csv
+
+\b
+Exit codes: 0 planned; 1 failed; 2 bad option or unreadable input;
+130/143 interrupted.
+"""
+_COLUMNS = (
+    "region_id",
+    "epoch_version",
+    "start_key",
+    "end_key",
+    "approximate_size",
+    "approximate_keys",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What of the data is asked for: TSOs, or a column family of raw keys."""
+
+    start_ts: int
+    end_ts: int
+    is_raw: bool
+    family: str
+
+    def __str__(self) -> str:
+        if self.is_raw:
+            return f"raw keys of column family {self.family}"
+        until = f"{self.end_ts} ({format_ts(self.end_ts)})"
+        if self.start_ts == 0:
+            return f"full, as of {until}"
+        return f"incremental, after {self.start_ts} ({format_ts(self.start_ts)}) up to {until}"
+
+
+def ranges(
+    db: options.Db = None,
+    region_map: options.RegionMapFrom = None,
+    store_id: options.StoreId = None,
+    start_key: options.StartKey = None,
+    end_key: options.EndKey = None,
+    key_format: options.KeyFormatOption = options.KeyFormat.HEX,
+    start_ts: options.StartTs = None,
+    end_ts: options.EndTs = None,
+    raw: options.Raw = False,
+    cf: options.Cf = None,
+    wal_dir: options.WalDir = None,
+    work_dir: options.WorkDir = None,
+    recovery: options.RecoveryOption = options.Recovery.STRICT,
+    json: options.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the ranges as CSV on stdout.")] = False,
+    config: options.Config = None,
+) -> None:
+    """Plan a backup and show it."""
+    if json and csv:
+        raise UsageError("--json and --csv exclude each other; choose one")
+    choice = options.required("--region-map", region_map)
+    window = _Window(
+        start_ts or 0,
+        parse_timestamp("now") if end_ts is None else end_ts,
+        raw,
+        options.family_of(raw, cf),
+    )
+    options.check_ts_window(window.start_ts, window.end_ts)
+    keys = options.parse_key_window(start_key, end_key, key_format)
+    with (
+        options.naming_region_map(choice),
+        _opened(db, work_dir, wal_dir, recovery, window) as source,
+    ):
+        plan = _make_plan(choice, source, store_id, keys, raw)
+    _show(plan, window, json, csv)
+
+
+@contextlib.contextmanager
+def _opened(
+    db: Path | None,
+    work_dir: Path | None,
+    wal_dir: Path | None,
+    recovery: options.Recovery,
+    window: _Window,
+) -> Iterator[Source | None]:
+    """The store, if one is given, refused for the reasons a backup would refuse it."""
+    if db is None:
+        yield None
+        return
+    from bkctl.store.ident import API_V2
+    from bkctl.store.source import Source
+
+    with Source(options.source_options(db, work_dir, wal_dir, recovery)) as source:
+        if not window.is_raw:
+            source.require("write", "lock", "default")
+        else:
+            source.require(window.family)
+            if source.ident.api_version == API_V2:
+                raise UsageError(
+                    f"{source.path}: raw keys of API V2 are versioned; "
+                    "bkctl backs up raw V1 and V1TTL"
+                )
+        yield source
+
+
+def _make_plan(
+    choice: str,
+    source: Source | None,
+    store_id: int | None,
+    keys: tuple[bytes, bytes],
+    is_raw: bool,
+) -> Plan:
+    from bkctl.regions.plan import make_plan
+
+    region_map, without_data = options.load_region_map(choice, source, store_id)
+    if store_id is None and source is not None:
+        store_id = source.ident.store_id or None
+    plan = make_plan(store_id, *keys, region_map, is_raw)
+    return dataclasses.replace(plan, skipped=(*without_data, *plan.skipped))
+
+
+def _show(plan: Plan, window: _Window, as_json: bool, as_csv: bool) -> None:
+    from bkctl.ui import output, tables
+
+    if as_json:
+        output.print_json(_document(plan, window.is_raw))
+    elif as_csv:
+        output.print_csv(_COLUMNS, _rows(plan))
+    else:
+        page = output.Page.of_stdout()
+        tables.print_plan(page, plan, window.is_raw)
+        page.line(f"window: {window}")
+
+
+def _document(plan: Plan, is_raw: bool) -> dict[str, object]:
+    from bkctl.ui.tables import raw_gaps
+
+    return {
+        "ranges": [dict(zip(_COLUMNS, row, strict=True)) for row in _rows(plan)],
+        "skipped": [
+            {"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped
+        ],
+        "gaps": [gap.as_json() for gap in raw_gaps(plan.gaps, is_raw)],
+    }
+
+
+def _rows(plan: Plan) -> Iterator[tuple[int | str | None, ...]]:
+    for entry in plan.ranges:
+        yield (
+            entry.region.id,
+            entry.region.epoch.version,
+            entry.raw_start_key.hex().upper(),
+            entry.raw_end_key.hex().upper(),
+            entry.region.approximate_size,
+            entry.region.approximate_keys,
+        )

@@ -1,0 +1,164 @@
+"""`bkctl regions`: a store's own regions as PD's JSON; checks a region map."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bkctl.commands import options
+from bkctl.errors import CorruptionError, UsageError
+from bkctl.ui.human import format_count
+
+if TYPE_CHECKING:
+    from bkctl.regions.region import Region
+    from bkctl.regions.region_map import RegionMap, Skipped
+    from bkctl.store.source import Source
+    from bkctl.ui.tables import MapProblem
+
+HELP = """Print a store's own regions as PD's JSON, or check a region map.
+
+With --db, the regions whose data the store holds, ready to be given to --region-map. With
+--region-map FILE, or with --check, what is wrong in a map: regions that overlap or are listed
+twice, keys that are not those of the mode (transactional, or --raw), and keys that no region
+covers.
+
+\b
+Example:
+  bkctl regions --db /var/lib/tikv > regions.json
+  bkctl regions --region-map regions.json --check
+
+\b
+Exit codes: 0 printed, or the map is sound; 1 the map has problems;
+2 bad option or unreadable input; 130/143 interrupted.
+"""
+_PLURALS = {
+    "overlap": "overlaps",
+    "duplicate": "duplicates",
+    "bad key": "bad keys",
+    "gap": "gaps",
+}
+
+
+def regions(
+    ctx: typer.Context,
+    db: options.Db = None,
+    region_map: options.RegionMapFrom = None,
+    store_id: options.StoreId = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the region map, or else the store's own regions.")
+    ] = False,
+    raw: options.Raw = False,
+    wal_dir: options.WalDir = None,
+    work_dir: options.WorkDir = None,
+    recovery: options.RecoveryOption = options.Recovery.STRICT,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Print or check regions."""
+    if db is None and region_map is None:
+        raise UsageError("nothing to show; give --db PATH, or --region-map FILE to check")
+    # A configuration file may name both for all commands: then what is asked for here decides.
+    is_check = check or db is None or _is_on_command_line(ctx, "region_map")
+    choice = (region_map if is_check else None) or "store"
+    with _opened(db if choice == "store" else None, wal_dir, work_dir, recovery) as source:
+        loaded, skipped = options.load_region_map(choice, source, store_id)
+    if is_check:
+        _check(loaded, raw, json)
+    else:
+        _print(loaded, skipped)
+
+
+def _is_on_command_line(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+@contextlib.contextmanager
+def _opened(
+    db: Path | None, wal_dir: Path | None, work_dir: Path | None, recovery: options.Recovery
+) -> Iterator[Source | None]:
+    if db is None:
+        yield None
+        return
+    from bkctl.store.source import Source
+
+    with Source(options.source_options(db, work_dir, wal_dir, recovery)) as source:
+        yield source
+
+
+def _print(loaded: RegionMap, skipped: list[Skipped]) -> None:
+    """Print every region the store has data of, those too that a map of them would drop."""
+    from bkctl.regions import pd
+
+    every = [*loaded.regions, *(dropped.region for dropped in loaded.dropped)]
+    every.sort(key=lambda region: (region.start_key, region.id))
+    sys.stdout.write(pd.dump(every))
+    for reason, count in Counter(entry.reason for entry in skipped).items():
+        left_out = format_count(count, "region")
+        typer.echo(f"bkctl: left out {left_out}: {reason}", err=True)
+
+
+def _check(loaded: RegionMap, is_raw: bool, as_json: bool) -> None:
+    """Print what is wrong with a map; exit code 1 if anything is."""
+    from bkctl.ui import output, tables
+
+    problems = list(find_problems(loaded, is_raw))
+    count = len(loaded.regions) + len(loaded.dropped)
+    if as_json:
+        output.print_json(_document(problems, count))
+    else:
+        page = output.Page.of_stdout()
+        tables.print_problems(page, problems, is_raw)
+        found = Counter(problem.kind for problem in problems)
+        verdict = ", ".join(
+            format_count(found[kind], kind, plural) for kind, plural in _PLURALS.items()
+        )
+        page.line(f"{format_count(count, 'region')}: {verdict}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def find_problems(loaded: RegionMap, is_raw: bool) -> Iterator[MapProblem]:
+    """What is wrong with a region map: overlaps, duplicates, keys of another mode, gaps."""
+    from bkctl.ui.tables import KeyRange, MapProblem
+
+    kept_ids = {region.id for region in loaded.regions}
+    for dropped in loaded.dropped:
+        lost = dropped.region
+        kind = "duplicate" if lost.id in kept_ids else "overlap"
+        yield MapProblem(kind, lost.id, KeyRange(lost.start_key, lost.end_key), dropped.reason)
+    for region in loaded.regions:
+        if reason := _bad_key(region, is_raw):
+            keys = KeyRange(region.start_key, region.end_key)
+            yield MapProblem("bad key", region.id, keys, reason)
+    for gap in loaded.gaps(b"", b""):
+        keys = KeyRange(gap.start_key, gap.end_key)
+        yield MapProblem("gap", None, keys, "no region covers these keys")
+
+
+def _bad_key(region: Region, is_raw: bool) -> str | None:
+    from bkctl.regions.plan import to_raw_key
+
+    try:
+        to_raw_key(region.start_key, is_raw)
+        if region.end_key and not to_raw_key(region.end_key, is_raw):
+            return "its end key is the encoded empty key, before which nothing can lie"
+    except CorruptionError as e:
+        return str(e)
+    return None
+
+
+def _document(problems: list[MapProblem], count: int) -> dict[str, object]:
+    """Problems by kind; keys as the map has them, in upper-case hexadecimal."""
+    document: dict[str, object] = {"regions": count}
+    for kind, plural in _PLURALS.items():
+        document[plural.replace(" ", "_")] = [
+            problem.as_json() for problem in problems if problem.kind == kind
+        ]
+    return document

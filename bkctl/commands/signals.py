@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM for commands that stop in good order: the first asks, the second breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+from bkctl.errors import CancelledError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether a signal has asked the command to stop, and which."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def is_asked(self) -> bool:
+        """Whether it has."""
+        return self.signum != 0
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum:
+            raise CancelledError(signum)
+        self.signum = signum
+        with contextlib.suppress(OSError):
+            print("bkctl: stopping; once more to break off", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Within the block, the first signal is only noted; the second raises CancelledError."""
+    stop = Stop()
+    before = {signum: signal.signal(signum, stop._handle) for signum in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

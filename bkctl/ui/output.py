@@ -1,0 +1,62 @@
+"""Where results go: stdout, as one JSON document, as CSV, or as text for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# Wider than any line: nothing is cut where no screen asks for it.
+UNLIMITED_WIDTH = 1 << 30
+
+
+def print_json(document: object) -> None:
+    """Print exactly one JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows as CSV on stdout, None as an empty field."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Text for people on stdout: `width` columns, in bold and dim type where `is_styled`."""
+
+    width: int
+    is_styled: bool
+
+    @classmethod
+    def of_stdout(cls) -> Page:
+        """As wide as the terminal (or $COLUMNS); unlimited and plain for files and pipes.
+
+        What the encoding of stdout lacks is replaced from here on, not an error.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        is_terminal = sys.stdout.isatty()
+        is_bounded = is_terminal or "COLUMNS" in os.environ
+        return cls(
+            shutil.get_terminal_size().columns if is_bounded else UNLIMITED_WIDTH,
+            is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        )
+
+    def line(self, text: str) -> None:
+        """Print one line; a terminal wraps it where it must."""
+        sys.stdout.write(text.rstrip() + "\n")
+
+    def bold(self, text: str) -> str:
+        """The text in bold type."""
+        return f"\x1b[1m{text}\x1b[0m" if self.is_styled else text
+
+    def dim(self, text: str) -> str:
+        """The text in dim type."""
+        return f"\x1b[2m{text}\x1b[0m" if self.is_styled else text

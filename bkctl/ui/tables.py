@@ -1,0 +1,228 @@
+"""Plans and region maps as tables for people.
+
+Laid out here rather than by a general table: a plan of a large store has tens of thousands of
+ranges, which those take minutes for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bkctl.errors import CorruptionError
+from bkctl.regions.plan import Plan, to_raw_key
+from bkctl.regions.region_map import Gap, Skipped
+from bkctl.ui.human import format_count, format_size
+from bkctl.ui.keys import describe_key, shorten_middle
+from bkctl.ui.output import Page
+
+_MAX_LISTED = 10
+_MIN_KEY_WIDTH = 12
+_SPACE = "  "
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """Keys [start, end); an empty start is the first key, an empty end infinity."""
+
+    start_key: bytes
+    end_key: bytes
+
+    def as_json(self) -> dict[str, object]:
+        """Both keys as upper-case hexadecimal."""
+        return {
+            "start_key": self.start_key.hex().upper(),
+            "end_key": self.end_key.hex().upper(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MapProblem:
+    """Something wrong in a region map, with the keys it concerns as the map has them.
+
+    `kind` is `overlap`, `duplicate`, `bad key` or `gap`; a gap has no region.
+    """
+
+    kind: str
+    region_id: int | None
+    keys: KeyRange
+    reason: str
+
+    def as_json(self) -> dict[str, object]:
+        """The keys, and the region and the reason, which a gap has none of."""
+        if self.region_id is None:
+            return self.keys.as_json()
+        return {"region_id": self.region_id, **self.keys.as_json(), "reason": self.reason}
+
+
+class _Column:
+    """A column of a table: a line a row, and for keys a second, dim one."""
+
+    def __init__(
+        self, name: str, lines: list[str], *, below: list[str] | None = None, is_left: bool = False
+    ) -> None:
+        self.name, self.lines, self.below = name, lines, below
+        self.width = max(len(name), *map(len, lines), *map(len, below or [""]))
+        self._justify = str.ljust if is_left else str.rjust
+
+    def head(self) -> str:
+        """The name, padded."""
+        return self._justify(self.name, self.width)
+
+    def line(self, row: int) -> str:
+        """A row's line, padded."""
+        return self._justify(self.lines[row], self.width)
+
+    def line_below(self, row: int) -> str:
+        """A row's second line, padded; spaces where there is none."""
+        return self._justify(self.below[row] if self.below else "", self.width)
+
+
+def raw_gaps(gaps: Iterable[Gap], is_raw: bool) -> list[KeyRange]:
+    """Gaps by raw user keys; CorruptionError for bounds that are not those of the mode."""
+    return [
+        KeyRange(to_raw_key(gap.start_key, is_raw), to_raw_key(gap.end_key, is_raw)) for gap in gaps
+    ]
+
+
+def print_plan(page: Page, plan: Plan, is_raw: bool) -> None:
+    """Print a plan: its ranges, totals, the regions it leaves out, and its gaps."""
+    ranges = plan.ranges
+    if ranges:
+        regions = [entry.region for entry in ranges]
+        before = [
+            _Column("region", [str(region.id) for region in regions]),
+            _Column("epoch", [str(region.epoch.version) for region in regions]),
+        ]
+        behind = [
+            _Column("size", [_size(region.approximate_size) for region in regions]),
+            _Column("keys", [_count(region.approximate_keys) for region in regions]),
+        ]
+        keys = [KeyRange(entry.raw_start_key, entry.raw_end_key) for entry in ranges]
+        width = _key_width(page, [*before, *behind])
+        _print_columns(page, [*before, *_key_columns(keys, width), *behind])
+    page.line(_totals(plan))
+    _print_skipped(page, plan.skipped)
+    _print_gaps(page, raw_gaps(plan.gaps, is_raw))
+
+
+def print_problems(page: Page, problems: Sequence[MapProblem], is_raw: bool) -> None:
+    """Print what is wrong in a region map, the reason below each; nothing if nothing is."""
+    if not problems:
+        return
+    before = [
+        _Column("problem", [problem.kind for problem in problems], is_left=True),
+        _Column("region", [str(problem.region_id or "") for problem in problems]),
+    ]
+    keys = [
+        KeyRange(
+            _shown_key(problem.keys.start_key, is_raw), _shown_key(problem.keys.end_key, is_raw)
+        )
+        for problem in problems
+    ]
+    columns = [*before, *_key_columns(keys, _key_width(page, before))]
+    _print_columns(page, columns, [problem.reason for problem in problems])
+
+
+def _print_columns(page: Page, columns: list[_Column], notes: Sequence[str] = ()) -> None:
+    page.line(page.bold(_SPACE.join(column.head() for column in columns).rstrip()))
+    for row in range(len(columns[0].lines)):
+        page.line(_SPACE.join([column.line(row) for column in columns]))
+        below = _SPACE.join([column.line_below(row) for column in columns]).rstrip()
+        if below:
+            page.line(page.dim(below))
+        if notes:
+            page.line(f"{_SPACE}{notes[row]}")
+
+
+def _key_width(page: Page, others: Sequence[_Column]) -> int:
+    """How wide each of two key columns may be beside the others."""
+    taken = sum(column.width + len(_SPACE) for column in others)
+    return max(_MIN_KEY_WIDTH, (page.width - taken - len(_SPACE)) // 2)
+
+
+def _key_columns(keys: Sequence[KeyRange], width: int) -> list[_Column]:
+    return [
+        _key_column("start key", [entry.start_key for entry in keys], "(start)", width),
+        _key_column("end key", [entry.end_key for entry in keys], "(end)", width),
+    ]
+
+
+def _key_column(name: str, raw_keys: list[bytes], when_empty: str, width: int) -> _Column:
+    """Keys in two lines: readable, and in hexadecimal; each at most `width` columns wide."""
+    return _Column(
+        name,
+        [shorten_middle(describe_key(raw_key, when_empty), width) for raw_key in raw_keys],
+        below=[shorten_middle(raw_key.hex().upper(), width) for raw_key in raw_keys],
+        is_left=True,
+    )
+
+
+def _shown_key(encoded_key: bytes, is_raw: bool) -> bytes:
+    """The raw key, or the bytes as they are where they decode to none."""
+    try:
+        return to_raw_key(encoded_key, is_raw)
+    except CorruptionError:
+        return encoded_key
+
+
+def _print_skipped(page: Page, skipped: Sequence[Skipped]) -> None:
+    """Print the regions that are left out, grouped by reason; nothing if there are none."""
+    if not skipped:
+        return
+    by_reason: dict[str, list[int]] = {}
+    for entry in skipped:
+        by_reason.setdefault(entry.reason, []).append(entry.region_id)
+    page.line(f"skipped: {format_count(len(skipped), 'region')}")
+    groups = sorted(by_reason.items(), key=lambda group: -len(group[1]))
+    for reason, region_ids in groups[:_MAX_LISTED]:
+        page.line(f"  {reason}: {_listed(region_ids)}")
+    _print_rest(page, len(groups) - _MAX_LISTED, "reason")
+
+
+def _print_gaps(page: Page, gaps: Sequence[KeyRange]) -> None:
+    """Print the raw keys that no region covers; nothing if there are none."""
+    if not gaps:
+        return
+    page.line(f"gaps: {format_count(len(gaps), 'range')} of keys that no region covers")
+    width = max(_MIN_KEY_WIDTH, (page.width - len("   to ")) // 2)
+    for gap in gaps[:_MAX_LISTED]:
+        start = shorten_middle(describe_key(gap.start_key, "(start)"), width)
+        end = shorten_middle(describe_key(gap.end_key, "(end)"), width)
+        page.line(f"  {start} to {end}")
+    _print_rest(page, len(gaps) - _MAX_LISTED, "gap")
+
+
+def _totals(plan: Plan) -> str:
+    sizes = [entry.region.approximate_size for entry in plan.ranges]
+    keys = [entry.region.approximate_keys for entry in plan.ranges]
+    known_size = sum(size or 0 for size in sizes)
+    known_keys = sum(count or 0 for count in keys)
+    parts = [format_count(len(plan.ranges), "range")]
+    if known_size:
+        parts.append(f"{'over' if None in sizes else 'about'} {format_size(known_size * _MIB)}")
+    if known_keys:
+        parts.append(f"{'over' if None in keys else 'about'} {format_count(known_keys, 'key')}")
+    return "total: " + ", ".join(parts)
+
+
+def _size(mebibytes: int | None) -> str:
+    return "" if mebibytes is None else format_size(mebibytes * _MIB)
+
+
+def _count(count: int | None) -> str:
+    return "" if count is None else format_count(count)
+
+
+def _listed(region_ids: Sequence[int]) -> str:
+    text = ", ".join(str(region_id) for region_id in region_ids[:_MAX_LISTED])
+    more = len(region_ids) - _MAX_LISTED
+    return f"{text} and {format_count(more)} more" if more > 0 else text
+
+
+def _print_rest(page: Page, count: int, noun: str) -> None:
+    if count > 0:
+        page.line(
+            f"  and {format_count(count)} more {noun}{'' if count == 1 else 's'} (see --json)"
+        )

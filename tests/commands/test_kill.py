@@ -1,0 +1,152 @@
+"""Killing what runs, at random moments: never a backupmeta, never a leftover process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.oracles import read_oracle, require_shared
+
+END_TS = 440000000001000000
+
+
+def start(repository: Path, name: str, work: Path) -> subprocess.Popen[str]:
+    store = require_shared() / "stores" / "mvcc-short"
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "bkctl", "backup"),
+            *("--db", str(store), "--region-map", f"{store}.regions.json"),
+            *("--storage", str(repository), "--name", name, "--end-ts", str(END_TS)),
+            *("--jobs", "2", "--batch-size", "1", "--json", "--progress", "none"),
+            *("--work-dir", str(work)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def members(session: int) -> dict[int, str]:
+    """The living processes of a session."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found[int(path.name)] = (path / "cmdline").read_text()
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def workers(session: int) -> list[int]:
+    return [
+        pid
+        for pid, command in members(session).items()
+        if "spawn_main" in command and pid != session
+    ]
+
+
+def wait_until_gone(session: int) -> None:
+    deadline = time.monotonic() + 20
+    while left := members(session):
+        assert time.monotonic() < deadline, left
+        select_nothing()
+
+
+def select_nothing() -> None:
+    os.sched_yield()
+
+
+@pytest.fixture(scope="module")
+def duration(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """How long an undisturbed run takes, so that moments spread over all of it."""
+    base = tmp_path_factory.mktemp("kill")
+    begun = time.monotonic()
+    process = start(base / "repo", "b", base)
+    process.communicate()
+    assert process.returncode == 0
+    return time.monotonic() - begun
+
+
+def moment(begun: float, after: float) -> None:
+    while time.monotonic() - begun < after:
+        select_nothing()
+
+
+def assert_next_run_succeeds(repository: Path, work: Path) -> None:
+    line = read_oracle(require_shared() / "stores" / "mvcc-short.oracle")[3]
+    process = start(repository, "next", work)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert (report["total_kvs"], int(report["crc64xor"], 16)) == (line.kvs, line.crc64xor)
+    assert not list(work.glob("bkctl-*")), "leftovers of the killed run"
+
+
+@pytest.mark.parametrize("victim", ["parent", "all", "worker"])
+def test_kill_at_ten_random_moments(victim: str, duration: float, tmp_path: Path) -> None:
+    rng = random.Random(victim)
+    work = tmp_path / "work"
+    work.mkdir()
+    repository = tmp_path / "repo"
+    for turn in range(10):
+        name = f"b{turn}"
+        begun = time.monotonic()
+        process = start(repository, name, work)
+        moment(begun, rng.uniform(0, duration))
+        whole = process.poll() is not None
+        if victim == "parent":
+            process.kill()
+        elif victim == "all":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            for pid in workers(process.pid)[:1]:
+                os.kill(pid, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+        wait_until_gone(process.pid)
+        assert "Traceback" not in err, err[-1500:]
+        published = (repository / name / "backupmeta").exists()
+        if victim == "worker":
+            # Killed before its range or after all of them, a worker is replaced without loss.
+            assert published == (process.returncode == 0), err
+            assert process.returncode in (0, 1, 3), err
+        elif published:
+            # The last step may be through before the kill, or before the process has ended.
+            assert whole or (repository / name / "report.json").exists()
+    assert_next_run_succeeds(repository, work)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupting_ends_with_its_code_and_publishes_nothing(
+    signum: signal.Signals, code: int, duration: float, tmp_path: Path
+) -> None:
+    rng = random.Random(int(signum))
+    work = tmp_path / "work"
+    work.mkdir()
+    repository = tmp_path / "repo"
+    seen = set()
+    for turn in range(6):
+        name = f"b{turn}"
+        begun = time.monotonic()
+        process = start(repository, name, work)
+        moment(begun, rng.uniform(0.3, 0.95) * duration)
+        os.killpg(process.pid, signum)
+        _, err = process.communicate(timeout=60)
+        wait_until_gone(process.pid)
+        assert "Traceback" not in err, err[-1500:]
+        published = (repository / name / "backupmeta").exists()
+        assert published == (process.returncode == 0), (process.returncode, err)
+        seen.add(process.returncode)
+    assert seen <= {0, code}
+    assert code in seen
+    assert_next_run_succeeds(repository, work)
