@@ -1,0 +1,1 @@
+"""Benchmarks: stores to measure on, and the runs."""
