@@ -111,6 +111,8 @@ class SstWriter:
         text = " ".join(str(error).split())
         if "ascending order" in text:
             return CorruptionError(f"{self.path.name}: keys are out of order: {text}")
+        # RocksDB repeats the path behind what went wrong.
+        text = text.partition(": While ")[0]
         return StorageError(f"{self.path}: {text}; check space and permissions there")
 
 

@@ -25,7 +25,7 @@ from rocksdict import (
     ReadOptions,
 )
 
-from bkctl.errors import BkctlError, CorruptionError, SourceError
+from bkctl.errors import BkctlError, CorruptionError, SourceError, StorageError
 from bkctl.processes import ignore_interrupts, start_shielded
 
 READAHEAD = 4 << 20
@@ -89,7 +89,13 @@ class Database:
 
     def error(self, error: Exception) -> BkctlError:
         """Say RocksDB's error in one line, with the store's own file names."""
-        text = " ".join(str(error).split()).replace(str(self._db_dir), str(self._source))
+        text = " ".join(str(error).split())
+        if "No space left" in text or "Disk quota" in text:
+            return StorageError(
+                f"{self._db_dir}: no space left for temporary files; "
+                "set TMPDIR or --work-dir to a directory with space"
+            )
+        text = text.replace(str(self._db_dir), str(self._source))
         while text.startswith("Corruption: Corruption:"):
             text = text.removeprefix("Corruption: ")
         return CorruptionError(f"{self._source}: {text}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rocksdict import Options, Rdict
 
-from bkctl.errors import CorruptionError, SourceError
+from bkctl.errors import CorruptionError, SourceError, StorageError
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
 from tests.store.test_manifest import make_store, manifest_of
@@ -241,3 +241,19 @@ def test_a_read_only_mount(tmp_path: Path) -> None:
     if "unshare" in run.stderr or "mount:" in run.stderr:
         pytest.skip(f"no mount namespace here: {run.stderr.strip()}")
     assert run.stdout == "300\n", run.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_full_work_directory_is_no_damage_of_the_store(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
+    work = tmp_path / "work"
+    work.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(work)])
+    if mounted.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        with pytest.raises(StorageError, match="space"):
+            Source(SourceOptions(store, work_dir=work))
+        assert list(work.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(work)], check=True)
