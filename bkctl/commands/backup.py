@@ -50,6 +50,12 @@ BatchSize = Annotated[
     int,
     options.option("--batch-size", metavar="N", min=1, help="Ranges a worker takes at a time."),
 ]
+RateLimit = Annotated[
+    str | None,
+    options.option(
+        "--rate-limit", metavar="SIZE", help="Bytes a second to storage, like 50MiB; default: all."
+    ),
+]
 Name = Annotated[
     str | None,
     options.option("--name", metavar="NAME", help="The backup's name; default: time and kind."),
@@ -81,6 +87,7 @@ def backup(
     sst_max_size: SstMaxSize = "144MiB",
     jobs: options.Jobs = None,
     batch_size: BatchSize = 8,
+    rate_limit: RateLimit = None,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
@@ -115,6 +122,7 @@ def backup(
         jobs=jobs or options.default_jobs(),
         batch_size=batch_size,
         resume=resume,
+        rate_limit=None if rate_limit is None else parse_size(rate_limit, "--rate-limit"),
     )
     with options.naming_region_map(choice):
         _run(request, progress, as_json=json)

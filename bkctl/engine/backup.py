@@ -33,6 +33,7 @@ from bkctl.regions.plan import Plan, Progress, make_plan, to_raw_key
 from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.base import Storage
+from bkctl.storage.limit import RateLimit
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import API_V2
 from bkctl.store.source import Source, SourceOptions
@@ -43,6 +44,8 @@ RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
     """What to back up, and where to; timestamps are TSOs, keys raw user keys, sizes bytes.
+
+    `rate_limit` is in bytes a second over all workers, for what goes to the storage.
 
     `load_regions` gives the region map once the store is open. `name` None names the backup after
     its end timestamp and kind; `store_id` None is the store's own.
@@ -64,6 +67,7 @@ class BackupRequest:
     jobs: int = 1
     batch_size: int = DEFAULT_BATCH_SIZE
     resume: bool = False
+    rate_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -209,6 +213,10 @@ def _staging(given: Path | None, work_dir: Path | None) -> Iterator[Path]:
 def _task(
     request: BackupRequest, source: Source, store_id: int, name: str, staging: Path
 ) -> BackupTask:
+    storage = request.storage
+    if request.rate_limit is not None:
+        limit = RateLimit(request.rate_limit, source.db_dir.parent / "rate-limit")
+        storage = dataclasses.replace(storage, rate_limit=limit)
     return BackupTask(
         db_dir=source.db_dir,
         source=source.path,
@@ -219,7 +227,7 @@ def _task(
         family=request.family,
         compression=request.compression,
         sst_max_size=request.sst_max_size,
-        storage=request.storage,
+        storage=storage,
         name=name,
         staging=staging,
     )

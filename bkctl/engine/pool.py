@@ -279,7 +279,7 @@ def _worker_main(connection: Connection, target: Target, cancel_flag: Any) -> No
     def cancelled() -> bool:
         return bool(cancel_flag.value)
 
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send((_READY, None))
         while (message := connection.recv()) is not None:
             target(message[0], emit, cancelled)

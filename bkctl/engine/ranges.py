@@ -45,7 +45,7 @@ def _backup_txn(
     scanner = EntryScanner(database, lower, upper, task.start_ts, task.end_ts)
     scanner.check_locks()
     files: list[PendingFile] = []
-    writer = BackupWriter(task, backup_range.region, backup_range.raw_start_key)
+    writer = BackupWriter(task, saver, backup_range.region, backup_range.raw_start_key)
     saved_kvs = saved_bytes = 0
     try:
         while (batch := scanner.scan_entries()) is not None:
@@ -54,10 +54,10 @@ def _backup_txn(
                 cut_key = decode_data_key(batch.first_key[:-TS_SIZE])
                 saved_kvs += writer.total_kvs
                 saved_bytes += writer.total_bytes
-                files += writer.save(saver, cut_key)
-                writer = BackupWriter(task, backup_range.region, cut_key)
+                files += writer.save(cut_key)
+                writer = BackupWriter(task, saver, backup_range.region, cut_key)
             writer.write(batch, scanner.long_values)
-        return files + writer.save(saver, backup_range.raw_end_key)
+        return files + writer.save(backup_range.raw_end_key)
     except BaseException:
         writer.abandon()
         raise
@@ -72,12 +72,12 @@ def _backup_raw(
 ) -> list[PendingFile]:
     lower, upper = backup_range.data_start_key, backup_range.data_end_key
     scanner = RawScanner(database, task.family, lower, upper)
-    writer = RawWriter(task, backup_range.region, backup_range.raw_start_key)
+    writer = RawWriter(task, saver, backup_range.region, backup_range.raw_start_key)
     try:
         while (batch := scanner.scan_batch()) is not None:
             advance(writer.total_kvs, writer.total_bytes)
             writer.write(*batch)
-        return writer.save(saver, backup_range.raw_end_key)
+        return writer.save(backup_range.raw_end_key)
     except BaseException:
         writer.abandon()
         raise

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from bkctl.archive.meta import BackupFile
 from bkctl.sst.writer import FinishedSst, SstWriter
 from bkctl.storage.base import Storage
+from bkctl.storage.limit import TokenBucket
 
 THREADS = 2
 MAX_IN_FLIGHT = 4
@@ -24,11 +25,18 @@ PendingRange = Future[tuple[BackupFile, ...]]
 class Saver:
     """Hands finished files to a storage, under `folder`."""
 
-    def __init__(self, storage: Storage, folder: str) -> None:
+    def __init__(self, storage: Storage, folder: str, bucket: TokenBucket | None = None) -> None:
+        """`bucket` limits the rate of files whose saving is a move: they pay as they are made."""
         self._storage = storage
         self._folder = folder
+        self._bucket = bucket
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saver")
         self._in_flight = threading.BoundedSemaphore(MAX_IN_FLIGHT)
+
+    @property
+    def grown(self) -> Callable[[int], None] | None:
+        """What makers of files tell of the bytes they write."""
+        return None if self._bucket is None else self._bucket.take
 
     def save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> PendingFile:
         """Complete and save a file, which is the saver's from here on.
@@ -68,3 +76,5 @@ class Saver:
     def close(self) -> None:
         """Wait for what is under way and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        if self._bucket is not None:
+            self._bucket.close()

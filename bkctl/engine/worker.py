@@ -23,7 +23,7 @@ from bkctl.engine.task import (
 from bkctl.errors import BkctlError, CancelledError
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
-from bkctl.storage.url import open_storage
+from bkctl.storage.url import open_storage, writer_bucket
 from bkctl.store.database import Database
 
 _REPORT_SECONDS = 0.2
@@ -44,7 +44,7 @@ class _Opened:
         if self._task != task or not (self._database and self._storage and self._saver):
             self.close()
             self._storage = open_storage(task.storage)
-            self._saver = Saver(self._storage, task.name)
+            self._saver = Saver(self._storage, task.name, writer_bucket(task.storage))
             self._database = Database(task.db_dir, task.source)
             self._task = task
         return self._database, self._storage, self._saver

@@ -24,9 +24,15 @@ class FamilyFile:
     """One column family's file of a writer, made when its first record comes."""
 
     def __init__(
-        self, task: BackupTask, region: Region, raw_start_key: bytes, unix_ms: int, cf: str
+        self,
+        task: BackupTask,
+        saver: Saver,
+        region: Region,
+        raw_start_key: bytes,
+        unix_ms: int,
+        cf: str,
     ) -> None:
-        self._task, self._cf = task, cf
+        self._task, self._saver, self._cf = task, saver, cf
         self._start_key = raw_start_key
         self._name = backup_file_name(
             task.store_id, region.id, region.epoch.version, raw_start_key, unix_ms, cf
@@ -37,10 +43,12 @@ class FamilyFile:
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Append records; counting them is the caller's."""
         if self._sst is None:
-            self._sst = SstWriter(self._task.staging / self._name, self._task.compression)
+            self._sst = SstWriter(
+                self._task.staging / self._name, self._task.compression, self._saver.grown
+            )
         self._sst.write(keys, values)
 
-    def save(self, saver: Saver, end_key: bytes) -> list[PendingFile]:
+    def save(self, end_key: bytes) -> list[PendingFile]:
         """Hand the file to the saver as reaching to `end_key`; an empty one leaves nothing."""
         if self._sst is None:
             return []
@@ -61,7 +69,7 @@ class FamilyFile:
                 size=finished.size,
             )
 
-        return [saver.save(sst, describe)]
+        return [self._saver.save(sst, describe)]
 
     def abandon(self) -> None:
         """Remove an unfinished file."""
@@ -73,11 +81,13 @@ class FamilyFile:
 class BackupWriter:
     """Writes a transactional range's entries, from `raw_start_key` on."""
 
-    def __init__(self, task: BackupTask, region: Region, raw_start_key: bytes) -> None:
+    def __init__(
+        self, task: BackupTask, saver: Saver, region: Region, raw_start_key: bytes
+    ) -> None:
         unix_ms = time.time_ns() // 1_000_000
         self._limit = task.sst_max_size
-        self._write = FamilyFile(task, region, raw_start_key, unix_ms, "write")
-        self._default = FamilyFile(task, region, raw_start_key, unix_ms, "default")
+        self._write = FamilyFile(task, saver, region, raw_start_key, unix_ms, "write")
+        self._default = FamilyFile(task, saver, region, raw_start_key, unix_ms, "default")
 
     @property
     def total_kvs(self) -> int:
@@ -102,9 +112,9 @@ class BackupWriter:
                 self._default.write(keys, values)
                 account_long(self._default.accounting, keys, values)
 
-    def save(self, saver: Saver, end_key: bytes) -> list[PendingFile]:
+    def save(self, end_key: bytes) -> list[PendingFile]:
         """Save both files as covering the keys from the start key to `end_key` (raw user keys)."""
-        return [*self._default.save(saver, end_key), *self._write.save(saver, end_key)]
+        return [*self._default.save(end_key), *self._write.save(end_key)]
 
     def abandon(self) -> None:
         """Remove what is unfinished."""
@@ -115,9 +125,11 @@ class BackupWriter:
 class RawWriter:
     """Writes a raw range's records into one file."""
 
-    def __init__(self, task: BackupTask, region: Region, raw_start_key: bytes) -> None:
+    def __init__(
+        self, task: BackupTask, saver: Saver, region: Region, raw_start_key: bytes
+    ) -> None:
         unix_ms = time.time_ns() // 1_000_000
-        self._file = FamilyFile(task, region, raw_start_key, unix_ms, task.family)
+        self._file = FamilyFile(task, saver, region, raw_start_key, unix_ms, task.family)
 
     @property
     def total_kvs(self) -> int:
@@ -134,9 +146,9 @@ class RawWriter:
         self._file.write(keys, values)
         self._file.accounting.add_raw(keys, values)
 
-    def save(self, saver: Saver, end_key: bytes) -> list[PendingFile]:
+    def save(self, end_key: bytes) -> list[PendingFile]:
         """Save the file as covering the keys from the start key to `end_key`."""
-        return self._file.save(saver, end_key)
+        return self._file.save(end_key)
 
     def abandon(self) -> None:
         """Remove what is unfinished."""

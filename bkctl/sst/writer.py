@@ -60,9 +60,15 @@ class FinishedSst:
 class SstWriter:
     """Writes records in ascending key order to a new file at `path`."""
 
-    def __init__(self, path: Path, compression: Compression) -> None:
-        """Create the file; raises StorageError where that fails."""
+    def __init__(
+        self, path: Path, compression: Compression, grown: Callable[[int], None] | None = None
+    ) -> None:
+        """Create the file; `grown` is told of bytes written, and may hold the writer up.
+
+        Raises StorageError where the file cannot be made.
+        """
         self.path = path
+        self._grown = grown
         self._writer = SstFileWriter(_options(compression))
         self._hash = hashlib.sha256()
         self._hashed = 0
@@ -106,6 +112,8 @@ class SstWriter:
                 raise StorageError(f"{self.path}: was cut short while it was written")
             self._hash.update(chunk)
             self._hashed += len(chunk)
+            if self._grown is not None:
+                self._grown(len(chunk))
 
     def _error(self, error: Exception) -> BkctlError:
         text = " ".join(str(error).split())

@@ -279,3 +279,12 @@ def test_the_source_is_left_as_it_was(tmp_path: Path) -> None:
     before = listing(store)
     assert backup(store, tmp_path / "repo", end_ts=440000000001000000).status == "ok"
     assert listing(store) == before
+
+
+def test_a_rate_limit_holds_over_all_workers(tmp_path: Path) -> None:
+    store = require_shared() / "stores" / "mvcc-long"
+    rate = 2 << 20
+    report = backup(store, tmp_path / "repo", end_ts=440000000001000000, jobs=2, rate_limit=rate)
+    assert report.status == "ok"
+    # Never faster; how much slower depends on the machine.
+    assert report.size / report.seconds <= rate * 1.1
