@@ -1,36 +1,26 @@
-"""Sizes as people write them: `50MiB`, `5MB`, `144M`, `1024`."""
+"""Sizes as people write them: `50MiB`, `5MB`, `1024`."""
 
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from bkctl.errors import UsageError
 
-_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 1 << 10,
-    "kib": 1 << 10,
-    "kb": 10**3,
-    "m": 1 << 20,
-    "mib": 1 << 20,
-    "mb": 10**6,
-    "g": 1 << 30,
-    "gib": 1 << 30,
-    "gb": 10**9,
-    "t": 1 << 40,
-    "tib": 1 << 40,
-    "tb": 10**12,
+_UNITS = {"": 1, "B": 1} | {
+    prefix + suffix: base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for suffix, base in (("B", 1000), ("IB", 1024))
 }
 
 
-def parse_size(text: str, option: str) -> int:
-    """The bytes that `text` means, at least 1; UsageError naming `option` for anything else."""
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([a-z]*)\s*", text, re.IGNORECASE)
-    unit = _UNITS.get(match.group(2).lower()) if match else None
-    if match is None or unit is None:
-        raise UsageError(f"{option}: {text!a} is no size; write bytes, or 50MiB, 1.5GiB, 5MB")
-    size = int(float(match.group(1)) * unit)
-    if size < 1:
-        raise UsageError(f"{option}: {text!a} is no size; it must be at least one byte")
-    return size
+def parse_size(text: str) -> int:
+    """Read a number of bytes: `1048576`, `50MiB` (powers of 1024), `5MB` (powers of 1000).
+
+    Fractions are rounded down. Raises UsageError.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        raise UsageError(f"{text[:40]!a} is no size; write bytes as 1048576, 50MiB or 5MB")
+    return int(Decimal(match[1]) * factor)

@@ -96,7 +96,6 @@ def backup(
     config: options.Config = None,
 ) -> None:
     """Take a backup and say what came of it."""
-    from bkctl.codec.size import parse_size
     from bkctl.engine.backup import BackupRequest
     from bkctl.sst.writer import Compression as SstCompression
     from bkctl.storage.url import parse_storage
@@ -118,11 +117,11 @@ def backup(
         is_raw=raw,
         family=options.family_of(raw, cf),
         compression=SstCompression(compression, compression_level),
-        sst_max_size=parse_size(sst_max_size, "--sst-max-size"),
+        sst_max_size=options.size("--sst-max-size", sst_max_size),
         jobs=jobs or options.default_jobs(),
         batch_size=batch_size,
         resume=resume,
-        rate_limit=None if rate_limit is None else parse_size(rate_limit, "--rate-limit"),
+        rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
     )
     with options.naming_region_map(choice):
         _run(request, progress, as_json=json)

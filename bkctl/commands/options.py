@@ -169,6 +169,19 @@ def required(name: str, value: _T | None) -> _T:
     return value
 
 
+def size(name: str, text: str) -> int:
+    """The bytes that an option's text means, at least 1; UsageError naming the option."""
+    from bkctl.codec.size import parse_size
+
+    try:
+        found = parse_size(text)
+    except UsageError as e:
+        raise UsageError(f"{name}: {e}") from None
+    if found < 1:
+        raise UsageError(f"{name}: it must be at least 1 byte")
+    return found
+
+
 def default_jobs() -> int:
     """Half of the cores this process may use, at least 1 and at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
