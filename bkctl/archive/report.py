@@ -5,7 +5,7 @@
      "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
      "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
-     "storage", "started_at", "codec", "backupmeta_sha256"}
+     "storage", "started_at", "codec", "resumed", "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; the last two lines may be missing.
@@ -65,8 +65,8 @@ class Report:
     """How a run went; `files` counts SST files, `size` is theirs in bytes as stored.
 
     `total_bytes` counts raw user keys and values, `crc64xor` is over the same. `started_at` is in
-    unix seconds, 0 if not known; `gaps` are what no region of the map covered. `backupmeta_sha256`
-    is empty while there is no backupmeta.
+    unix seconds, 0 if not known; `gaps` are what no region of the map covered; `resumed`
+    ranges were finished by earlier runs. `backupmeta_sha256` is empty while there is no backupmeta.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Report:
     storage: str = ""
     started_at: float = 0.0
     codec: str = ""
+    resumed: int = 0
     backupmeta_sha256: bytes = b""
 
     def to_json_dict(self) -> dict[str, object]:
@@ -132,6 +133,7 @@ class Report:
             "storage": self.storage,
             "started_at": _format_time(self.started_at),
             "codec": self.codec,
+            "resumed": self.resumed,
         }
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
@@ -183,6 +185,7 @@ class Report:
             storage=fields.text("storage", ""),
             started_at=fields.time("started_at"),
             codec=fields.text("codec", ""),
+            resumed=fields.count("resumed", 0),
             backupmeta_sha256=fields.digest("backupmeta_sha256"),
         )
 
@@ -204,8 +207,8 @@ class _Fields:
         value = self.text(name)
         return value if value in words else self._refuse(name, "/".join(sorted(words)))
 
-    def count(self, name: str) -> int:
-        value = self._fields.get(name)
+    def count(self, name: str, default: int | None = None) -> int:
+        value = self._fields.get(name, default)
         # A bool is an int to Python, but not to JSON.
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
             return value

@@ -127,7 +127,7 @@ def take_backup(
             for done in finished.values():
                 result.done += 1
                 result.files += done.files
-            report = _report(request, source, store_id, name, plan, result, begun)
+            report = _report(request, source, store_id, name, plan, result, len(finished), begun)
             if report.status == "ok":
                 report = backup_dir.publish(_meta(request, source, result), report)
                 with contextlib.suppress(StorageError):  # the backup counts already
@@ -270,6 +270,7 @@ def _report(
     name: str,
     plan: Plan,
     result: RunResult,
+    resumed: int,
     begun: float,
 ) -> Report:
     crc = 0
@@ -308,6 +309,7 @@ def _report(
         storage=str(request.storage),
         codec=request.compression.codec,
         started_at=begun,
+        resumed=resumed,
         skipped=plan.skipped,
         gaps=tuple(
             KeyRange(

@@ -91,6 +91,7 @@ def test_the_document_has_the_promised_fields() -> None:
         "storage": "local:///x",
         "started_at": "2026-11-23T10:15:00.250Z",
         "codec": "zstd",
+        "resumed": 0,
     }
 
 
