@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)  ## sample store, plan, backup
+demo: $(STAMP)  ## sample store, plan, backup, verify, restore
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(STAMP)  ## the whole test suite

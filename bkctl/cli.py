@@ -21,7 +21,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bkctl import __version__
-from bkctl.commands import backup, ranges, regions, tso
+from bkctl.commands import backup, ranges, regions, restore, show, tso, verify
+from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
 from bkctl.errors import BkctlError, CancelledError
 
@@ -173,6 +174,10 @@ def program(
 
 
 app.command("backup", cls=BkctlCommand, help=backup.HELP)(backup.backup)
+app.command("list", cls=BkctlCommand, help=list_backups.HELP)(list_backups.list_)
 app.command("ranges", cls=BkctlCommand, help=ranges.HELP)(ranges.ranges)
 app.command("regions", cls=BkctlCommand, help=regions.HELP)(regions.regions)
+app.command("restore", cls=BkctlCommand, help=restore.HELP)(restore.restore)
+app.command("show", cls=BkctlCommand, help=show.HELP)(show.show)
 app.command("tso", cls=BkctlCommand, help=tso.HELP, context_settings=tso.CONTEXT)(tso.tso)
+app.command("verify", cls=BkctlCommand, help=verify.HELP)(verify.verify)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# A tour on a sample store, all of it under ./demo: plan, full backup, incremental backup.
+# A tour on a sample store, all of it under ./demo: plan, full and incremental
+# backup, verify, restore.
 # Run it by `make demo`, or from the project's root with bkctl on the PATH.
 set -eu
 
@@ -30,4 +31,7 @@ run bkctl backup --db demo/store --region-map demo/store.regions.json \
     --storage "local://$PWD/demo/repo" --start-ts 0 --end-ts "$mid"
 run bkctl backup --db demo/store --region-map demo/store.regions.json \
     --storage "local://$PWD/demo/repo" --start-ts "$mid" --end-ts "$end"
-run ls -l demo/repo/*
+run bkctl list --storage "local://$PWD/demo/repo"
+run bkctl verify --storage "local://$PWD/demo/repo" --all --level deep
+run bkctl restore latest --storage "local://$PWD/demo/repo" --to demo/restored
+run ls demo/restored
