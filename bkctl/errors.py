@@ -1,4 +1,4 @@
-"""The one error tree: every failure a user can meet, with its exit code and the seed's error kind.
+"""The one error tree: every failure a user can meet, its exit code, and TiKV's word for its kind.
 
 An error's text is one line that says what is wrong, where, and what to do about it. The exit code
 belongs to the class; `kind` is the word that reports use for it (those of TiKV's backup responses:

@@ -1,6 +1,6 @@
 """A pool of worker processes that can be resized while it runs and closes when idle.
 
-The seed's ControlThreadPool, with processes: `adjust_with` grows at once, and shrinks only if more
+TiKV's ControlThreadPool, with processes: `adjust_with` grows at once, and shrinks only if more
 than ten workers would idle; running jobs always finish; `check_active` closes a pool that has had
 nothing to do for a time. A worker that dies costs the job it had, and is replaced.
 

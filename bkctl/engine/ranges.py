@@ -1,4 +1,4 @@
-"""Backs up one range: scan, split, save. The seed's `BackupRange::backup` and `backup_raw`."""
+"""Backs up one range: scan, split, save. TiKV's `BackupRange::backup` and `backup_raw`."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def _build(plan: RestorePlan, ready: Sequence[ReadyFile], db_dir: Path) -> tuple
 
 
 def _unsound(ready: Sequence[ReadyFile]) -> Iterator[Finding]:
-    """Which files a new store cannot take in, as RocksDB does not always say: it reads their ends."""
+    """Which files a new store cannot take in; RocksDB looks at their ends, and may not say."""
     for file in ready:
         if file.path is None or not file.path.exists():
             continue

@@ -26,16 +26,15 @@ class Tally:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._begun = clock()
-        self._approximate_keys: int | None = None
-        self._passed_keys = 0
-        self._done_kvs = self._done_bytes = 0
-        self.total = self.done = self.failed = 0
         self.workers: dict[int, RangeInWork] = {}
+        self.started(0, None)
 
     def started(self, total_ranges: int, approximate_keys: int | None) -> None:
-        """A run of so many ranges begins; the clock starts now."""
+        """A run of so many ranges begins; the clock starts now, and all counts at 0."""
         self._begun = self._clock()
+        self._passed_keys = 0
+        self._done_kvs = self._done_bytes = 0
+        self.done = self.failed = 0
         self.total, self._approximate_keys = total_ranges, approximate_keys
 
     def range_started(self, worker: int, backup_range: BackupRange) -> None:
