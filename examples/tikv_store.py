@@ -245,10 +245,7 @@ class TikvStore:
             family.compact_range(None, None)
 
     def close(self) -> None:
-        """Close the store; its directory then holds only what RocksDB itself writes.
-
-        May be called twice.
-        """
+        """Close the store (twice is fine); its directory holds only what RocksDB itself writes."""
         if not self._families:
             return
         self._drain()

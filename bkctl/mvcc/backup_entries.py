@@ -15,6 +15,7 @@ until the records at fault stand alone.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -95,7 +96,7 @@ class EntryChecker(Protocol):
         ...
 
 
-class _Checker:
+class _Checker(ABC):
     """Halves what is refused; subclasses look at a batch as a whole."""
 
     def __init__(self, bounds: EntryBounds) -> None:
@@ -141,11 +142,11 @@ class _Checker:
             self.references.add(default_keys)
         self._user_key = keys[-1][:-TS_SIZE]
 
+    @abstractmethod
     def _look(
         self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
     ) -> Sequence[bytes]:
         """Count all records and return the keys of `default` they name; CorruptionError for any."""
-        raise NotImplementedError
 
 
 class WriteChecker(_Checker):
