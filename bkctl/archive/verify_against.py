@@ -18,7 +18,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.verify_file import DEFAULT, WRITE, Advance, Finding
 from bkctl.errors import CorruptionError
-from bkctl.mvcc.backup_entries import EntryBounds
+from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
 from bkctl.mvcc.raw import RawScanner
 from bkctl.mvcc.scan import EntryScanner

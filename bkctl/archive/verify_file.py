@@ -14,22 +14,19 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile
-from bkctl.archive.verify_references import unmatched_values
-from bkctl.mvcc.accounting import Accounting
-from bkctl.mvcc.backup_entries import (
-    DefaultChecker,
-    EntryBounds,
-    EntryChecker,
-    RawChecker,
-    References,
-    WriteChecker,
-)
+from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.sst.damage import DamageList
 from bkctl.sst.verify import verify_sst
 from bkctl.storage.base import NotFoundError, RandomReader
+
+if TYPE_CHECKING:
+    # Imported where the deep level needs them: they bring numpy, and hashing alone does not.
+    from bkctl.mvcc.accounting import Accounting
+    from bkctl.mvcc.backup_entries import EntryChecker, References
 
 WRITE, DEFAULT = "write", "default"
 _CHUNK = 1 << 20
@@ -176,6 +173,8 @@ class PairCheck:
             self._check_counts(file, checker.accounting)
 
     def _checker(self, file: BackupFile) -> EntryChecker | None:
+        from bkctl.mvcc.backup_entries import DefaultChecker, RawChecker, WriteChecker
+
         bounds = EntryBounds(
             file.start_key, file.end_key, file.start_version, file.end_version, self._is_raw
         )
@@ -204,6 +203,9 @@ class PairCheck:
             )
 
     def _check_references(self) -> None:
+        from bkctl.archive.verify_references import unmatched_values
+        from bkctl.mvcc.backup_entries import References
+
         nothing = References()
         wanted = self._references.get(WRITE, nothing)
         if wanted.agree(self._references.get(DEFAULT, nothing)):

@@ -29,7 +29,7 @@ from bkctl.archive.verify_backup import check_description
 from bkctl.archive.verify_file import DEFAULT, WRITE, Finding
 from bkctl.engine.restore_files import FileFetcher, How, PlannedFile, ReadyFile
 from bkctl.errors import CorruptionError, StorageError, UsageError
-from bkctl.mvcc.backup_entries import EntryBounds
+from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
 from bkctl.sst.reader import FileReader, SstReader
 from bkctl.storage.base import Storage

@@ -22,12 +22,12 @@ from typing import Protocol
 
 import numpy as np
 
-from bkctl.codec.memcomparable import encode
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.batch import U64, Keys, Mask, Records, select
 from bkctl.mvcc.entries import Segment, account_long
-from bkctl.mvcc.keys import DATA_END, DATA_PREFIX, MAX_TS, TS_SIZE, decode_data_key
+from bkctl.mvcc.entry_bounds import EntryBounds
+from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
 from bkctl.mvcc.write import DELETE, PUT, parse_write
 
 MAX_PROBLEMS = 1000
@@ -57,28 +57,6 @@ class References:
     def agree(self, other: References) -> bool:
         """Whether both have counted the same keys in the same order."""
         return (self.count, self._digest.digest()) == (other.count, other._digest.digest())
-
-
-@dataclass(frozen=True, slots=True)
-class EntryBounds:
-    """What a file's records must keep to: raw user keys `[start_key, end_key)`, TSOs."""
-
-    raw_start_key: bytes
-    raw_end_key: bytes
-    start_ts: int
-    end_ts: int
-    is_raw: bool = False
-
-    def lower(self) -> bytes:
-        """The first data key of the range."""
-        return DATA_PREFIX + self._encoded(self.raw_start_key)
-
-    def upper(self) -> bytes:
-        """The data key behind the range."""
-        return DATA_PREFIX + self._encoded(self.raw_end_key) if self.raw_end_key else DATA_END
-
-    def _encoded(self, raw_key: bytes) -> bytes:
-        return raw_key if self.is_raw or not raw_key else encode(raw_key)
 
 
 class EntryChecker(Protocol):

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from bkctl.codec.varint import encode_uvarint
 from bkctl.mvcc.backup_entries import (
     DefaultChecker,
-    EntryBounds,
     EntryChecker,
     RawChecker,
     References,
     WriteChecker,
     long_value_keys,
 )
+from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import versioned_key
 
 BOUNDS = EntryBounds(b"b", b"y", 10, 100)
