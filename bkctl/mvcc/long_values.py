@@ -20,8 +20,8 @@ _BARREN_CHUNKS = 2
 class LongValues:
     """Looks values up by data keys (with ~start_ts) that are asked for in ascending order."""
 
-    def __init__(self, database: Database, lower: bytes, upper: bytes) -> None:
-        self._database, self._lower, self._upper = database, lower, upper
+    def __init__(self, database: Database, upper: bytes) -> None:
+        self._database, self._upper = database, upper
         self._scan: Scan | None = None
         self._chunk: dict[bytes, bytes] = {}
         self._last = b""

@@ -35,7 +35,7 @@ class EntryScanner:
         self._lower, self._upper = lower, upper
         self._start_ts, self._end_ts = start_ts, end_ts
         self._writes = database.scan("write", lower, upper)
-        self.long_values = LongValues(database, lower, upper)
+        self.long_values = LongValues(database, upper)
         self._pending: list[Segment] = []
         self._pending_size = 0
         self._user_key = b""

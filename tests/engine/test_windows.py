@@ -8,31 +8,7 @@ import pytest
 
 from examples.tikv_store import TikvStore
 from tests.engine.helpers import backup, files_of
-
-REGIONS = [
-    (1, b"", b"1", 1),
-    (2, b"1", b"2", 1),
-    (3, b"3", b"4", 1),
-    (4, b"7", b"9", 1),
-    (5, b"9", b"", 1),
-]
-CASES = [
-    (b"", b"1", [(b"", b"1")]),
-    (b"", b"2", [(b"", b"1"), (b"1", b"2")]),
-    (b"1", b"2", [(b"1", b"2")]),
-    (b"1", b"3", [(b"1", b"2")]),
-    (b"1", b"4", [(b"1", b"2"), (b"3", b"4")]),
-    (b"4", b"6", []),
-    (b"4", b"5", []),
-    (b"2", b"7", [(b"3", b"4")]),
-    (b"7", b"8", [(b"7", b"8")]),
-    (b"3", b"", [(b"3", b"4"), (b"7", b"9"), (b"9", b"")]),
-    (b"5", b"", [(b"7", b"9"), (b"9", b"")]),
-    (b"7", b"", [(b"7", b"9"), (b"9", b"")]),
-    (b"8", b"91", [(b"8", b"9"), (b"9", b"91")]),
-    (b"8", b"", [(b"8", b"9"), (b"9", b"")]),
-    (b"", b"", [(b"", b"1"), (b"1", b"2"), (b"3", b"4"), (b"7", b"9"), (b"9", b"")]),
-]
+from tests.regions.test_plan import TIKV_CASES, TIKV_REGIONS
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +19,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for key in (b"0", b"1", b"3", b"7", b"8", b"9"):
             tikv.must_prewrite_put(key, b"v", key, 10)
             tikv.must_commit(key, 10, 20)
-        tikv.set_regions(REGIONS)
+        tikv.set_regions([(n, *keys, 1) for n, keys in enumerate(TIKV_REGIONS, start=1)])
         tikv.write_region_map(path.parent / "store.regions.json")
     return path
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize(("start_key", "end_key", "expected"), CASES)
+@pytest.mark.parametrize(("start_key", "end_key", "expected"), TIKV_CASES)
 def test_the_ranges_of_a_whole_backup(
     store: Path,
     start_key: bytes,

@@ -9,8 +9,8 @@ from bkctl.regions.region import Peer, Region
 from bkctl.regions.region_map import Gap, RegionMap, is_before_end, whole_key_space
 from tests.regions.maps import ON_STORE_1, ON_STORE_4, REGION_LISTS, region, txn_region
 
-SEED_REGIONS = [(b"", b"1"), (b"1", b"2"), (b"3", b"4"), (b"7", b"9"), (b"9", b"")]
-SEED_CASES: list[tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = [
+TIKV_REGIONS = [(b"", b"1"), (b"1", b"2"), (b"3", b"4"), (b"7", b"9"), (b"9", b"")]
+TIKV_CASES: list[tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = [
     (b"", b"1", [(b"", b"1")]),
     (b"", b"2", [(b"", b"1"), (b"1", b"2")]),
     (b"1", b"2", [(b"1", b"2")]),
@@ -25,13 +25,13 @@ SEED_CASES: list[tuple[bytes, bytes, list[tuple[bytes, bytes]]]] = [
     (b"7", b"", [(b"7", b"9"), (b"9", b"")]),
     (b"8", b"91", [(b"8", b"9"), (b"9", b"91")]),
     (b"8", b"", [(b"8", b"9"), (b"9", b"")]),
-    (b"", b"", SEED_REGIONS),
+    (b"", b"", TIKV_REGIONS),
 ]
 
 
-def seed_map(is_raw: bool) -> RegionMap:
+def tikv_map(is_raw: bool) -> RegionMap:
     make = region if is_raw else txn_region
-    return RegionMap.build(make(n, *keys) for n, keys in enumerate(SEED_REGIONS, start=1))
+    return RegionMap.build(make(n, *keys) for n, keys in enumerate(TIKV_REGIONS, start=1))
 
 
 def drain(progress: Progress, limit: int) -> list[BackupRange]:
@@ -47,7 +47,7 @@ def drain(progress: Progress, limit: int) -> list[BackupRange]:
 
 @pytest.mark.parametrize("is_raw", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3])
-@pytest.mark.parametrize(("start_key", "end_key", "expected"), SEED_CASES)
+@pytest.mark.parametrize(("start_key", "end_key", "expected"), TIKV_CASES)
 def test_the_seek_cases_of_tikv(
     start_key: bytes,
     end_key: bytes,
@@ -55,22 +55,22 @@ def test_the_seek_cases_of_tikv(
     limit: int,
     is_raw: bool,
 ) -> None:
-    progress = Progress(1, start_key, end_key, seed_map(is_raw), is_raw)
+    progress = Progress(1, start_key, end_key, tikv_map(is_raw), is_raw)
     ranges = drain(progress, limit)
     assert [(r.raw_start_key, r.raw_end_key) for r in ranges] == expected
 
 
 def test_progress_is_finished_with_its_last_range_not_one_call_later() -> None:
-    to_the_window_end = Progress(1, b"", b"2", seed_map(False), False)
+    to_the_window_end = Progress(1, b"", b"2", tikv_map(False), False)
     assert len(to_the_window_end.forward(2)) == 2
     assert to_the_window_end.finished
-    to_the_last_region = Progress(1, b"9", b"", seed_map(False), False)
+    to_the_last_region = Progress(1, b"9", b"", tikv_map(False), False)
     assert len(to_the_last_region.forward(1)) == 1
     assert to_the_last_region.finished
 
 
 def test_progress_learns_of_a_gap_at_the_end_only_by_asking() -> None:
-    progress = Progress(1, b"3", b"6", seed_map(False), False)
+    progress = Progress(1, b"3", b"6", tikv_map(False), False)
     assert len(progress.forward(5)) == 1
     assert not progress.finished
     assert progress.forward(5) == []
@@ -78,7 +78,7 @@ def test_progress_learns_of_a_gap_at_the_end_only_by_asking() -> None:
 
 
 def test_a_range_knows_its_raw_encoded_and_data_keys() -> None:
-    cut, last = make_plan(1, b"8", b"", seed_map(False), False).ranges
+    cut, last = make_plan(1, b"8", b"", tikv_map(False), False).ranges
     assert (cut.start_key, cut.end_key) == (encode(b"8"), encode(b"9"))
     assert (cut.data_start_key, cut.data_end_key) == (b"z" + encode(b"8"), b"z" + encode(b"9"))
     assert (last.raw_end_key, last.data_end_key) == (b"", b"{")
