@@ -16,6 +16,7 @@ from bkctl.errors import BkctlError, CancelledError
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
     from bkctl.engine.backup import BackupRequest
+    from bkctl.engine.pool import WorkerPool
 
 HELP = """Take a backup of a store as of --end-ts.
 
@@ -66,6 +67,12 @@ Resume = Annotated[
         "--resume", help="Take up the unfinished backup of that --name (or timestamps)."
     ),
 ]
+ReadAll = Annotated[
+    bool,
+    options.option(
+        "--read-all", help="Read also files that hold no commit of an incremental's window."
+    ),
+]
 
 
 def backup(
@@ -88,6 +95,7 @@ def backup(
     jobs: options.Jobs = None,
     batch_size: BatchSize = 8,
     rate_limit: RateLimit = None,
+    read_all: ReadAll = False,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
@@ -96,38 +104,47 @@ def backup(
     config: options.Config = None,
 ) -> None:
     """Take a backup and say what came of it."""
-    from bkctl.engine.backup import BackupRequest
-    from bkctl.sst.writer import Compression as SstCompression
-    from bkctl.storage.url import parse_storage
+    from bkctl.engine.workers import backup_workers
 
+    count = jobs or options.default_jobs()
     choice = options.required("--region-map", region_map)
-    end = parse_timestamp("now") if end_ts is None else end_ts
-    options.check_ts_window(start_ts or 0, end)
-    first, last = options.parse_key_window(start_key, end_key, key_format)
-    request = BackupRequest(
-        source=options.source_options(options.required("--db", db), work_dir, wal_dir, recovery),
-        load_regions=lambda source: options.load_region_map(choice, source, store_id),
-        storage=parse_storage(options.required("--storage", storage)),
-        start_ts=start_ts or 0,
-        end_ts=end,
-        name=name,
-        store_id=store_id,
-        start_key=first,
-        end_key=last,
-        is_raw=raw,
-        family=options.family_of(raw, cf),
-        compression=SstCompression(compression, compression_level),
-        sst_max_size=options.size("--sst-max-size", sst_max_size),
-        jobs=jobs or options.default_jobs(),
-        batch_size=batch_size,
-        resume=resume,
-        rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
-    )
-    with options.naming_region_map(choice):
-        _run(request, progress, as_json=json)
+    # First of all, as they take their time to start.
+    with backup_workers(count) as pool, options.naming_region_map(choice):
+        from bkctl.engine.backup import BackupRequest
+        from bkctl.sst.writer import Compression as SstCompression
+        from bkctl.storage.url import parse_storage
+
+        end = parse_timestamp("now") if end_ts is None else end_ts
+        options.check_ts_window(start_ts or 0, end)
+        first, last = options.parse_key_window(start_key, end_key, key_format)
+        request = BackupRequest(
+            source=options.source_options(
+                options.required("--db", db), work_dir, wal_dir, recovery
+            ),
+            load_regions=lambda source: options.load_region_map(choice, source, store_id),
+            storage=parse_storage(options.required("--storage", storage)),
+            start_ts=start_ts or 0,
+            end_ts=end,
+            name=name,
+            store_id=store_id,
+            start_key=first,
+            end_key=last,
+            is_raw=raw,
+            family=options.family_of(raw, cf),
+            compression=SstCompression(compression, compression_level),
+            sst_max_size=options.size("--sst-max-size", sst_max_size),
+            jobs=count,
+            batch_size=batch_size,
+            resume=resume,
+            read_all=read_all,
+            rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
+        )
+        _run(request, pool, progress, as_json=json)
 
 
-def _run(request: BackupRequest, progress: options.ProgressMode, *, as_json: bool) -> None:
+def _run(
+    request: BackupRequest, pool: WorkerPool, progress: options.ProgressMode, *, as_json: bool
+) -> None:
     from bkctl.engine.backup import failed_report, take_backup
     from bkctl.ui.output import print_json
     from bkctl.ui.progress import make_listener
@@ -135,7 +152,7 @@ def _run(request: BackupRequest, progress: options.ProgressMode, *, as_json: boo
     begun = time.time()
     with stop_on_signal() as stop:
         try:
-            report = take_backup(request, make_listener(progress.value), stop.is_asked)
+            report = take_backup(request, make_listener(progress.value), stop.is_asked, pool)
         except BkctlError as e:
             if as_json:
                 print_json(failed_report(request, e, begun).to_json_dict())

@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,16 @@ from bkctl.archive.meta import BackupMeta, RawRange
 from bkctl.archive.names import check_backup_name, default_backup_name
 from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
 from bkctl.codec.tso import format_ts
+from bkctl.engine.changes import without_unchanged
 from bkctl.engine.events import Listener
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import RangeKey, Remaining, check_same_settings, keep_finished
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, Forward, RunResult
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
-from bkctl.engine.worker import run_job
+from bkctl.engine.workers import backup_workers
 from bkctl.errors import BkctlError, StorageError, UsageError
-from bkctl.regions.plan import Plan, Progress, make_plan, to_raw_key
+from bkctl.regions.plan import Plan, make_plan, to_raw_key
 from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.base import Storage
@@ -48,7 +49,8 @@ class BackupRequest:
     `rate_limit` is in bytes a second over all workers, for what goes to the storage.
 
     `load_regions` gives the region map once the store is open. `name` None names the backup after
-    its end timestamp and kind; `store_id` None is the store's own.
+    its end timestamp and kind; `store_id` None is the store's own. `read_all` reads for an
+    incremental backup what cannot have changed, too.
     """
 
     source: SourceOptions
@@ -68,6 +70,7 @@ class BackupRequest:
     batch_size: int = DEFAULT_BATCH_SIZE
     resume: bool = False
     rate_limit: int | None = None
+    read_all: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -90,13 +93,17 @@ def take_backup(
     request: BackupRequest,
     listener: Listener,
     is_cancelled: Callable[[], bool] = lambda: False,
+    pool: WorkerPool | None = None,
 ) -> Report:
-    """Take the backup and publish it if every range succeeded.
+    """Take the backup and publish it if every range succeeded, with the workers of `pool`.
 
     The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
     published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
     RegionMapError before anything is started, StorageError where the destination fails.
     """
+    if pool is None:
+        with backup_workers(request.jobs) as own_pool:
+            return take_backup(request, listener, is_cancelled, own_pool)
     begun = time.time()
     with Source(request.source) as source:
         _check_source(source, request)
@@ -108,22 +115,33 @@ def take_backup(
             store_id or None, request.start_key, request.end_key, region_map, request.is_raw
         )
         plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
+        db_dir = source.db_dir
+        if request.kind == "incr" and not request.read_all:
+            plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
+            db_dir = source.without(unread) if unread else db_dir
         storage = open_storage(request.storage)
         try:
             name = request.name or default_backup_name(request.end_ts, request.kind)
             backup_dir = BackupDir(storage, name)
             finished = _begin(request, source, store_id, plan, storage, backup_dir)
             with _staging(storage.staging_dir(name), request.source.work_dir) as staging:
-                task = _task(request, source, store_id, name, staging)
-                progress = Progress(
-                    store_id or None,
-                    request.start_key,
-                    request.end_key,
-                    region_map,
-                    request.is_raw,
-                )
-                remaining = Remaining(progress, finished)
-                result = _run(request, task, plan, len(finished), remaining, listener, is_cancelled)
+                task = _task(request, source, db_dir, store_id, name, staging)
+                total = len(plan.ranges) - len(finished)
+                jobs = max(1, min(request.jobs, total))
+                pool.adjust_with(jobs)
+                listener.started(total, _known_keys(plan, finished), jobs)
+                try:
+                    result = BackupRun(
+                        pool,
+                        task,
+                        Remaining(plan.ranges, finished),
+                        listener,
+                        # With few ranges, smaller batches keep all workers at work.
+                        batch_size=max(1, min(request.batch_size, -(-total // jobs))),
+                        is_cancelled=is_cancelled,
+                    ).run()
+                finally:
+                    listener.finished()
             for done in finished.values():
                 result.done += 1
                 result.files += done.files
@@ -211,14 +229,14 @@ def _staging(given: Path | None, work_dir: Path | None) -> Iterator[Path]:
 
 
 def _task(
-    request: BackupRequest, source: Source, store_id: int, name: str, staging: Path
+    request: BackupRequest, source: Source, db_dir: Path, store_id: int, name: str, staging: Path
 ) -> BackupTask:
     storage = request.storage
     if request.rate_limit is not None:
         limit = RateLimit(request.rate_limit, source.db_dir.parent / "rate-limit")
         storage = dataclasses.replace(storage, rate_limit=limit)
     return BackupTask(
-        db_dir=source.db_dir,
+        db_dir=db_dir,
         source=source.path,
         store_id=store_id,
         start_ts=request.start_ts,
@@ -233,34 +251,10 @@ def _task(
     )
 
 
-def _run(
-    request: BackupRequest,
-    task: BackupTask,
-    plan: Plan,
-    finished: int,
-    progress: Forward,
-    listener: Listener,
-    is_cancelled: Callable[[], bool],
-) -> RunResult:
+def _known_keys(plan: Plan, finished: Mapping[RangeKey, FinishedRange]) -> int | None:
+    """How many keys there are to come, as far as the region map knows."""
     keys = [brange.region.approximate_keys for brange in plan.ranges]
-    known = None if finished or None in keys or not keys else sum(key or 0 for key in keys)
-    total = len(plan.ranges) - finished
-    jobs = max(1, min(request.jobs, total))
-    # With few ranges, smaller batches keep all workers at work.
-    batch_size = max(1, min(request.batch_size, -(-total // jobs)))
-    pool = WorkerPool(run_job)
-    listener.started(total, known, jobs)
-    try:
-        pool.adjust_with(jobs)
-        return BackupRun(
-            pool, task, progress, listener, batch_size=batch_size, is_cancelled=is_cancelled
-        ).run()
-    except BaseException:
-        pool.terminate()
-        raise
-    finally:
-        pool.close()
-        listener.finished()
+    return None if finished or None in keys or not keys else sum(key or 0 for key in keys)
 
 
 def _report(

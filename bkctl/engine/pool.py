@@ -11,6 +11,7 @@ Jobs wait in one queue; a worker takes the next when it is free. Nothing here kn
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -71,12 +72,14 @@ _READY, _EVENT, _DONE = "ready", "event", "done"
 
 
 class _Worker:
-    def __init__(self, number: int, context: Any, target: Target, cancel_flag: Any) -> None:
+    def __init__(
+        self, number: int, context: Any, target: Target, cancel_flag: Any, preload: str
+    ) -> None:
         self.number = number
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
             target=_worker_main,
-            args=(theirs, target, cancel_flag),
+            args=(theirs, target, cancel_flag, preload),
             name=f"bkctl-worker-{number}",
             daemon=True,
         )
@@ -84,10 +87,14 @@ class _Worker:
         theirs.close()
         self.ready = False
         self.retiring = False
+        self.used = False
         self.job: Any = None
 
     def stop(self) -> None:
-        """Ask an idle worker to end."""
+        """Make an idle worker end: by asking, unless it has nothing to put in order yet."""
+        if not self.used:
+            self.process.kill()
+            return
         with contextlib.suppress(OSError):
             self.connection.send(None)
 
@@ -99,11 +106,17 @@ class _Worker:
 class WorkerPool:
     """Runs jobs in worker processes; all methods are called from one thread."""
 
-    def __init__(self, target: Target, clock: Callable[[], float] = time.monotonic) -> None:
-        """An empty pool; `adjust_with` gives it workers."""
+    def __init__(
+        self, target: Target, clock: Callable[[], float] = time.monotonic, *, preload: str = ""
+    ) -> None:
+        """An empty pool; `adjust_with` gives it workers.
+
+        `preload` is a module that workers import while they wait for their first job.
+        """
         self._context = multiprocessing.get_context("spawn")
         self._cancel_flag = self._context.RawValue(c_bool, False)
         self._target = target
+        self._preload = preload
         self._clock = clock
         self._workers: list[_Worker] = []
         self._queue: deque[Any] = deque()
@@ -134,6 +147,12 @@ class WorkerPool:
         self.size = new_size
         self._fit()
         self.heartbeat()
+
+    def warm_up(self, count: int) -> None:
+        """Start `count` workers before there are jobs; those too many for `adjust_with` retire."""
+        self.size = max(self.size, count)
+        for _ in range(count - len(self._workers)):
+            self._start()
 
     def submit(self, job: Any) -> None:
         """Queue a job; it starts when a worker is free."""
@@ -215,7 +234,9 @@ class WorkerPool:
     def _start(self) -> None:
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        self._workers.append(_Worker(number, self._context, self._target, self._cancel_flag))
+        self._workers.append(
+            _Worker(number, self._context, self._target, self._cancel_flag, self._preload)
+        )
 
     def _dispatch(self) -> None:
         for worker in self._workers:
@@ -223,6 +244,7 @@ class WorkerPool:
                 return
             if worker.job is None and not worker.retiring:
                 worker.job = self._queue.popleft()
+                worker.used = True
                 # A dead worker's pipe is noticed, with its job, when it is read.
                 with contextlib.suppress(OSError):
                     worker.connection.send((worker.job,))
@@ -269,7 +291,7 @@ def _ending(worker: _Worker) -> str:
     return f"exit code {code}"
 
 
-def _worker_main(connection: Connection, target: Target, cancel_flag: Any) -> None:
+def _worker_main(connection: Connection, target: Target, cancel_flag: Any, preload: str) -> None:
     ignore_interrupts()
     _end_with_parent()
 
@@ -281,6 +303,8 @@ def _worker_main(connection: Connection, target: Target, cancel_flag: Any) -> No
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send((_READY, None))
+        if preload:
+            importlib.import_module(preload)
         while (message := connection.recv()) is not None:
             target(message[0], emit, cancelled)
             connection.send((_DONE, None))

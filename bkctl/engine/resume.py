@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import LOCK_NAME
-from bkctl.engine.run import Forward
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
@@ -102,16 +102,13 @@ def _is_file_whole(backup_dir: BackupDir, file: BackupFile) -> bool:
 
 
 class Remaining:
-    """A progress without the ranges that are finished already."""
+    """Hands out a plan's ranges, without those that are finished already."""
 
-    def __init__(self, progress: Forward, finished: Mapping[RangeKey, FinishedRange]) -> None:
-        self._progress = progress
-        self._finished = finished
+    def __init__(
+        self, ranges: Iterable[BackupRange], finished: Mapping[RangeKey, FinishedRange]
+    ) -> None:
+        self._left = (brange for brange in ranges if range_key(brange) not in finished)
 
     def forward(self, limit: int) -> list[BackupRange]:
         """The next ranges that are still to be done, at most `limit`; none at the end."""
-        while ranges := self._progress.forward(limit):
-            left = [brange for brange in ranges if range_key(brange) not in self._finished]
-            if left:
-                return left
-        return []
+        return list(islice(self._left, limit))

@@ -32,7 +32,7 @@ from bkctl.errors import CorruptionError
 BLOCK_SIZE = 32 * 1024
 HEADER_SIZE = 7
 _MASK_DELTA = 0xA282EAD8
-_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 _SAFE_IGNORE = 1 << 13
 _VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
 _NEW_FILE_TAGS = {7, 100, 102, 103}
@@ -49,6 +49,7 @@ class LiveFile:
     smallest_key: bytes
     largest_key: bytes
     largest_sequence: int
+    family_id: int = 0
 
     @property
     def name(self) -> str:
@@ -89,7 +90,7 @@ def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> Man
     """
     builder = _Builder()
     try:
-        for record in _records(data, path):
+        for record in read_records(data, path):
             builder.apply(record)
     except TornTailError:
         if not torn_tail_ok:
@@ -100,8 +101,11 @@ def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> Man
     return builder.state()
 
 
-def _records(data: bytes, path: Path) -> Iterator[bytes]:
-    """Yield whole logical records, every physical one checked against its checksum."""
+def read_records(data: bytes, path: Path) -> Iterator[bytes]:
+    """Yield whole version edits, every physical record checked against its checksum.
+
+    Raises CorruptionError, TornTailError for a record that is cut off at the end of the file.
+    """
     parts: list[bytes] = []
     pos, end = 0, len(data)
     while pos < end:
@@ -120,10 +124,10 @@ def _records(data: bytes, path: Path) -> Iterator[bytes]:
         kind, body = data[pos + 6], data[pos + 6 : stop]
         if masked_crc32c(body) != int.from_bytes(data[pos : pos + 4], "little"):
             raise CorruptionError(f"{path}: checksum mismatch in the record at offset {pos}")
-        if kind not in (_FULL, _FIRST, _MIDDLE, _LAST) or (kind in (_FULL, _FIRST)) == bool(parts):
+        if kind not in (FULL, FIRST, MIDDLE, LAST) or (kind in (FULL, FIRST)) == bool(parts):
             raise CorruptionError(f"{path}: record of type {kind} at offset {pos} is out of place")
         parts.append(body[1:])
-        if kind in (_FULL, _LAST):
+        if kind in (FULL, LAST):
             yield b"".join(parts)
             parts = []
         pos = stop
@@ -181,7 +185,14 @@ class _Builder:
                 family.files.pop(number, None)
             for number, level, size, smallest, largest, sequence in edit.new_files:
                 family.files[number] = LiveFile(
-                    number, family.name, level, size, smallest, largest, sequence
+                    number,
+                    family.name,
+                    level,
+                    size,
+                    smallest,
+                    largest,
+                    sequence,
+                    edit.family_id,
                 )
             family.log_number = max(family.log_number, edit.numbers.get(2, 0))
         self._last_sequence = max(self._last_sequence, edit.numbers.get(4, 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from types import TracebackType
 from bkctl.store.database import Database, flush_logs
 from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.layout import locate
+from bkctl.store.manifest import LiveFile
 from bkctl.store.view import PinnedView
 
 REGION_STATE_PREFIX = b"\x01\x03"
@@ -90,6 +91,21 @@ class Source:
     def is_live(self) -> bool:
         """Whether another process had the store open when it was pinned."""
         return self._view.is_live
+
+    def live_files(self) -> tuple[LiveFile, ...]:
+        """The SST files that make up the view, those that its logs were flushed into included."""
+        return self._view.read_state().live_files
+
+    def without(self, files: Iterable[LiveFile]) -> Path:
+        """A folder to open with `Database`, in any process, that shows all but these files.
+
+        Raises StorageError where it cannot be written.
+        """
+        return self._view.narrow(files)
+
+    def read_path(self, file: LiveFile) -> Path:
+        """Where to read a file of the view."""
+        return self.db_dir / file.name
 
     def require(self, *families: str) -> None:
         """Raise SourceError, by name, for a column family that the store does not have."""

@@ -8,6 +8,7 @@ Nothing is created, changed, locked or renamed in the store. The view is a priva
         000014.sst      link to an open file of this process (/proc/PID/fd/N), or a hard link
         MANIFEST-000005 copies: the MANIFEST as it was at one moment, CURRENT, the logs
         CURRENT  000021.log
+      narrow/           the same with some files left out, where a run asks for that
 
 An open file outlives its deletion by the store, so compaction cannot thin a running backup. The
 moment is right when the MANIFEST did not change while the files were opened: until it changes, no
@@ -26,13 +27,14 @@ import resource
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 from bkctl.errors import CorruptionError, SourceError, StorageError
 from bkctl.store.layout import StoreLayout
 from bkctl.store.manifest import LiveFile, ManifestState, TornTailError, read_manifest
+from bkctl.store.manifest_edit import without_files
 
 _PREFIX = "bkctl-view-"
 _ATTEMPTS = 200
@@ -111,6 +113,31 @@ class PinnedView:
     def manifest(self) -> Path:
         """The store's MANIFEST, for messages."""
         return self._manifest
+
+    def read_state(self) -> ManifestState:
+        """What the view itself is made of now, files that its logs were flushed into included."""
+        manifest = self.db_dir / _manifest_name(_read(self.db_dir / "CURRENT"), self.source)
+        return read_manifest(_read(manifest), manifest, torn_tail_ok=self._point_in_time)
+
+    def narrow(self, hidden: Iterable[LiveFile]) -> Path:
+        """Make a second folder to open, which shows the view without these files; give its path.
+
+        Logs must have been flushed. Raises StorageError where it cannot be written.
+        """
+        manifest = _manifest_name(_read(self.db_dir / "CURRENT"), self.source)
+        hidden = tuple(hidden)
+        content = without_files(_read(self.db_dir / manifest), self.db_dir / manifest, hidden)
+        hidden_names = {file.name for file in hidden}
+        narrow = self.folder / "narrow"
+        with _making_files(narrow):
+            shutil.rmtree(narrow, ignore_errors=True)
+            narrow.mkdir()
+            for file in self.read_state().live_files:
+                if file.name not in hidden_names:
+                    (narrow / file.name).symlink_to(self.db_dir / file.name)
+            (narrow / manifest).write_bytes(content)
+            (narrow / "CURRENT").write_text(f"{manifest}\n")
+        return narrow
 
     def _pin(self) -> ManifestState:
         for _ in range(_ATTEMPTS):
@@ -217,7 +244,7 @@ class PinnedView:
         self, state: ManifestState, manifest: str, content: bytes, logs: list[tuple[str, int, int]]
     ) -> None:
         """Write the private folder: links for SST files, copies for what is small and mutable."""
-        try:
+        with _making_files(self.db_dir):
             shutil.rmtree(self.db_dir)
             self.db_dir.mkdir()
             # Only live files: RocksDB may give other numbers to new files of the view's own.
@@ -228,11 +255,6 @@ class PinnedView:
             if any(size for _, _, size in logs):
                 for name, descriptor, size in logs:
                     _copy_prefix(descriptor, self.db_dir / name, size)
-        except OSError as e:
-            raise StorageError(
-                f"{e.filename or self.db_dir}: temporary files could not be written "
-                f"({e.strerror}); set TMPDIR or --work-dir to a directory with space"
-            ) from None
 
     def _link(self, link: Path, descriptor: int) -> None:
         target = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
@@ -248,6 +270,17 @@ class PinnedView:
                     "on the store's file system"
                 ) from None
             raise
+
+
+@contextlib.contextmanager
+def _making_files(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise StorageError(
+            f"{e.filename or folder}: temporary files could not be written "
+            f"({e.strerror}); set TMPDIR or --work-dir to a directory with space"
+        ) from None
 
 
 def _read(path: Path) -> bytes:

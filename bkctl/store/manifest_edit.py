@@ -1,0 +1,78 @@
+"""Writes a MANIFEST anew with files taken out of it: a database that is thinner on purpose.
+
+`bkctl.store.manifest` shows the format. Only copies in a private folder are ever written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from bkctl.codec.varint import encode_uvarint
+from bkctl.store.manifest import (
+    BLOCK_SIZE,
+    FIRST,
+    FULL,
+    HEADER_SIZE,
+    LAST,
+    MIDDLE,
+    LiveFile,
+    TornTailError,
+    masked_crc32c,
+    read_records,
+)
+
+_FAMILY_ID = encode_uvarint(200)
+_DELETED_FILE = encode_uvarint(6)
+_FILES_PER_EDIT = 1024
+# By whether a part is its record's first, and its last.
+_KINDS = {(True, True): FULL, (True, False): FIRST, (False, False): MIDDLE, (False, True): LAST}
+
+
+def without_files(data: bytes, path: Path, files: Iterable[LiveFile]) -> bytes:
+    """The MANIFEST `data` with `files`, which must be live, deleted by further version edits.
+
+    A record cut off at the end is dropped, as RocksDB would. Raises CorruptionError, naming
+    `path`, for other damage.
+    """
+    edits = list(_whole_records(data, path))
+    by_family: dict[int, list[LiveFile]] = {}
+    for file in files:
+        by_family.setdefault(file.family_id, []).append(file)
+    for family_id, deleted in by_family.items():
+        for first in range(0, len(deleted), _FILES_PER_EDIT):
+            edits.append(_deletion(family_id, deleted[first : first + _FILES_PER_EDIT]))
+    return b"".join(_log(edits))
+
+
+def _whole_records(data: bytes, path: Path) -> Iterator[bytes]:
+    try:
+        yield from read_records(data, path)
+    except TornTailError:
+        return
+
+
+def _deletion(family_id: int, files: Iterable[LiveFile]) -> bytes:
+    edit = [_FAMILY_ID, encode_uvarint(family_id)]
+    for file in files:
+        edit += (_DELETED_FILE, encode_uvarint(file.level), encode_uvarint(file.number))
+    return b"".join(edit)
+
+
+def _log(records: Iterable[bytes]) -> Iterator[bytes]:
+    """The records as a log of blocks, split where they pass the end of one."""
+    left = BLOCK_SIZE
+    for record in records:
+        pos, is_first = 0, True
+        while is_first or pos < len(record):
+            if left < HEADER_SIZE:
+                yield bytes(left)
+                left = BLOCK_SIZE
+            part = record[pos : pos + left - HEADER_SIZE]
+            pos += len(part)
+            is_last = pos == len(record)
+            kind = _KINDS[is_first, is_last]
+            body = bytes([kind]) + part
+            yield masked_crc32c(body).to_bytes(4, "little") + len(part).to_bytes(2, "little") + body
+            left -= HEADER_SIZE + len(part)
+            is_first = False
