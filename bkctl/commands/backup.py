@@ -67,12 +67,6 @@ Resume = Annotated[
         "--resume", help="Take up the unfinished backup of that --name (or timestamps)."
     ),
 ]
-ReadAll = Annotated[
-    bool,
-    options.option(
-        "--read-all", help="Read also files that hold no commit of an incremental's window."
-    ),
-]
 
 
 def backup(
@@ -95,7 +89,7 @@ def backup(
     jobs: options.Jobs = None,
     batch_size: BatchSize = 8,
     rate_limit: RateLimit = None,
-    read_all: ReadAll = False,
+    read_all: options.ReadAll = False,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,

@@ -156,6 +156,10 @@ Jobs = Annotated[
     option("--jobs", metavar="N", min=1, help="Worker processes; default: half the cores, 1 to 8."),
 ]
 Progress = Annotated[ProgressMode, option("--progress", help="Progress on stderr.")]
+ReadAll = Annotated[
+    bool,
+    option("--read-all", help="Read also files that hold no commit of an incremental's window."),
+]
 Json = Annotated[bool, option("--json", help="Print one JSON document on stdout.")]
 
 

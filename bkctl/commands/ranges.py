@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HELP = """Plan a backup and show its ranges, without reading data.
 
 Shown are the ranges in key order, the regions left out and why, and keys that no region covers.
+With --db and --start-ts, ranges in which nothing was committed since are left out.
 With --region-map FILE no store is needed: without --db, --store-id says whose regions to take, and
 without that all are.
 
@@ -76,6 +77,7 @@ def ranges(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    read_all: options.ReadAll = False,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the ranges as CSV on stdout.")] = False,
     config: options.Config = None,
@@ -97,6 +99,10 @@ def ranges(
         _opened(db, work_dir, wal_dir, recovery, window) as source,
     ):
         plan = _make_plan(choice, source, store_id, keys, raw)
+        if source is not None and window.start_ts and not raw and not read_all:
+            from bkctl.engine.changes import without_unchanged
+
+            plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
     _show(plan, window, json, csv)
 
 
