@@ -8,7 +8,7 @@ build on one, so chains form trees. One whose base is missing is an orphan: it r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -142,6 +142,14 @@ class Chains:
             )
         return self._newest(not_after)
 
+    def newest(self, is_wanted: Callable[[BackupSummary], bool]) -> BackupSummary | None:
+        """The newest complete backup that `is_wanted`; of several with one end the one to use."""
+        wanted = [backup for backup in self._by_name.values() if backup.is_complete]
+        return max(filter(is_wanted, wanted), key=self._order, default=None)
+
+    def _order(self, backup: BackupSummary) -> tuple[object, ...]:
+        return (backup.facts.end_ts or 0, *self._preference(backup))
+
     def _complete(self) -> list[BackupSummary]:
         complete = [backup for backup in self._by_name.values() if backup.is_complete]
         if not complete:
@@ -156,10 +164,7 @@ class Chains:
             raise UsageError(
                 f"{self._where}: holds backups of several stores ({shown}); choose one by its name"
             )
-        return max(
-            backups,
-            key=lambda backup: (backup.facts.end_ts, *self._preference(backup)),
-        )
+        return max(backups, key=self._order)
 
 
 def _age_order(backup: BackupSummary) -> tuple[bool, int, int, float, str]:

@@ -5,7 +5,7 @@
      "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
      "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
-     "storage", "started_at", "codec", "resumed", "backupmeta_sha256"}
+     "storage", "started_at", "codec", "resumed", "base", "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; the last two lines may be missing.
@@ -66,7 +66,8 @@ class Report:
 
     `total_bytes` counts raw user keys and values, `crc64xor` is over the same. `started_at` is in
     unix seconds, 0 if not known; `gaps` are what no region of the map covered; `resumed`
-    ranges were finished by earlier runs. `backupmeta_sha256` is empty while there is no backupmeta.
+    ranges were finished by earlier runs. `base` names the backup that this one was told to follow,
+    `note` says how that came (not kept). `backupmeta_sha256` is empty while there is no backupmeta.
     """
 
     name: str
@@ -90,6 +91,8 @@ class Report:
     started_at: float = 0.0
     codec: str = ""
     resumed: int = 0
+    base: str = ""
+    note: str = ""
     backupmeta_sha256: bytes = b""
 
     def to_json_dict(self) -> dict[str, object]:
@@ -134,6 +137,7 @@ class Report:
             "started_at": _format_time(self.started_at),
             "codec": self.codec,
             "resumed": self.resumed,
+            "base": self.base,
         }
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
@@ -186,6 +190,7 @@ class Report:
             started_at=fields.time("started_at"),
             codec=fields.text("codec", ""),
             resumed=fields.count("resumed", 0),
+            base=fields.text("base", ""),
             backupmeta_sha256=fields.digest("backupmeta_sha256"),
         )
 

@@ -11,7 +11,7 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import options
 from bkctl.commands.signals import stop_on_signal
-from bkctl.errors import BkctlError, CancelledError
+from bkctl.errors import BkctlError, CancelledError, UsageError
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 HELP = """Take a backup of a store as of --end-ts.
 
 With --start-ts 0, the default, it is a full one; with a later --start-ts an incremental one: what
-changed after it, deletes included. It is published in one step, and only if every range succeeds.
+changed after it, deletes included. --incremental finds --start-ts itself: it is where the newest
+backup of this data in --storage ends; with none there, or one --full-every ago, a full backup is
+taken. A backup is published in one step, and only if every range succeeds.
 
 \b
 Example:
   bkctl backup --db /var/lib/tikv --region-map store --storage local:///backups
   bkctl backup --start-ts 440000000000500000 --end-ts 440000000001000000
+  bkctl backup --incremental --full-every 7d --end-ts -5m
   bkctl backup --db /var/lib/tikv --region-map none --raw --storage /backups
 
 \b
@@ -64,8 +67,34 @@ Name = Annotated[
 Resume = Annotated[
     bool,
     options.option(
-        "--resume", help="Take up the unfinished backup of that --name (or timestamps)."
+        "--resume",
+        help="Take up an unfinished backup: of that --name, or --end-ts, or the last one begun.",
     ),
+]
+Incremental = Annotated[
+    bool,
+    options.option("--incremental", help="Take what changed since the newest backup in --storage."),
+]
+FullEvery = Annotated[
+    str | None,
+    options.option(
+        "--full-every",
+        metavar="SPAN",
+        help="With --incremental: a full one once the last is that old, like 7d.",
+    ),
+]
+GcSafePoint = Annotated[
+    int | None,
+    options.option(
+        "--gc-safe-point",
+        metavar="TS",
+        parser=options.parse_ts,
+        help="Refuse a window that garbage collection up to this may have reached into.",
+    ),
+]
+Pd = Annotated[
+    str | None,
+    options.option("--pd", metavar="URL", help="Ask this PD for the GC safe point."),
 ]
 
 
@@ -75,6 +104,10 @@ def backup(
     storage: options.StorageUrl = None,
     start_ts: options.StartTs = None,
     end_ts: options.EndTs = None,
+    incremental: Incremental = False,
+    full_every: FullEvery = None,
+    gc_safe_point: GcSafePoint = None,
+    pd: Pd = None,
     name: Name = None,
     resume: Resume = False,
     store_id: options.StoreId = None,
@@ -130,10 +163,24 @@ def backup(
             jobs=count,
             batch_size=batch_size,
             resume=resume,
+            resume_newest=resume and name is None and end_ts is None,
+            incremental=incremental,
+            full_every=options.duration("--full-every", full_every),
+            gc_safe_point=_safe_point(gc_safe_point, pd),
             read_all=read_all,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
         _run(request, pool, progress, as_json=json)
+
+
+def _safe_point(given: int | None, pd: str | None) -> int | None:
+    if given is not None and pd is not None:
+        raise UsageError("--gc-safe-point and --pd exclude each other; give one of them")
+    if pd is None:
+        return given
+    from bkctl.regions.safe_point import fetch_gc_safe_point
+
+    return fetch_gc_safe_point(pd)
 
 
 def _run(
@@ -174,6 +221,8 @@ def _print_summary(report: Report) -> None:
     page.line(f"{page.bold(report.name)}: {state}")
     page.line(f"  where   {report.storage}")
     page.line(f"  window  {since}up to {report.end_ts} ({format_ts(report.end_ts)})")
+    if report.note:
+        page.line(f"  chain   {report.note}")
     page.line(
         f"  ranges  {counts.done} of {counts.total} done, {counts.failed} failed, "
         f"{counts.skipped} skipped"

@@ -186,6 +186,16 @@ def size(name: str, text: str) -> int:
     return found
 
 
+def duration(name: str, text: str | None) -> int | None:
+    """The seconds that an option's text means, None where it has none; UsageError naming it."""
+    from bkctl.codec.duration import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except UsageError as e:
+        raise UsageError(f"{name}: {e}") from None
+
+
 def default_jobs() -> int:
     """Half of the cores this process may use, at least 1 and at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

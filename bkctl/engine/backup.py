@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,15 @@ from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
 from bkctl.codec.tso import format_ts
 from bkctl.engine.changes import without_unchanged
 from bkctl.engine.events import Listener
+from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
-from bkctl.engine.resume import RangeKey, Remaining, check_same_settings, keep_finished
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RunResult
+from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, Ranges, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
 from bkctl.engine.workers import backup_workers
 from bkctl.errors import BkctlError, StorageError, UsageError
-from bkctl.regions.plan import Plan, make_plan, to_raw_key
+from bkctl.regions.plan import BackupRange, Plan, make_plan, to_raw_key
 from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.base import Storage
@@ -51,6 +52,13 @@ class BackupRequest:
     `load_regions` gives the region map once the store is open. `name` None names the backup after
     its end timestamp and kind; `store_id` None is the store's own. `read_all` reads for an
     incremental backup what cannot have changed, too.
+
+    `resume` takes up the unfinished backup `name`; `resume_newest` the one of the same data that
+    was begun last, with its end, if there is one.
+
+    `incremental` sets `start_ts` to where the newest backup of the same data in the storage ends;
+    it is a full backup if there is none, or the chain's is `full_every` seconds old. With
+    `gc_safe_point` (a TSO) a window that garbage collection reaches into is refused.
     """
 
     source: SourceOptions
@@ -69,8 +77,12 @@ class BackupRequest:
     jobs: int = 1
     batch_size: int = DEFAULT_BATCH_SIZE
     resume: bool = False
+    resume_newest: bool = False
     rate_limit: int | None = None
     read_all: bool = False
+    incremental: bool = False
+    full_every: int | None = None
+    gc_safe_point: int | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -80,6 +92,9 @@ class BackupRequest:
                 f"--start-ts {self.start_ts} ({format_ts(self.start_ts)}) lies after --end-ts "
                 f"{self.end_ts} ({format_ts(self.end_ts)})"
             )
+        if self.incremental and (self.is_raw or self.start_ts):
+            what = "--raw: raw data has no commit timestamps" if self.is_raw else "--start-ts"
+            raise UsageError(f"--incremental cannot go with {what}; leave one of them out")
 
     @property
     def kind(self) -> str:
@@ -110,42 +125,22 @@ def take_backup(
         if not request.source.point_in_time:
             refuse_forgotten_files(source)
         store_id = source.ident.store_id if request.store_id is None else request.store_id
-        region_map, passed_over = request.load_regions(source)
-        plan = make_plan(
-            store_id or None, request.start_key, request.end_key, region_map, request.is_raw
-        )
-        plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
-        db_dir = source.db_dir
-        if request.kind == "incr" and not request.read_all:
-            plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
-            db_dir = source.without(unread) if unread else db_dir
         storage = open_storage(request.storage)
         try:
+            request, base = _follow(request, source, store_id, storage)
+            plan, db_dir = _plan(request, source, store_id)
             name = request.name or default_backup_name(request.end_ts, request.kind)
             backup_dir = BackupDir(storage, name)
             finished = _begin(request, source, store_id, plan, storage, backup_dir)
             with _staging(storage.staging_dir(name), request.source.work_dir) as staging:
                 task = _task(request, source, db_dir, store_id, name, staging)
-                total = len(plan.ranges) - len(finished)
-                jobs = max(1, min(request.jobs, total))
-                pool.adjust_with(jobs)
-                listener.started(total, _known_keys(plan, finished), jobs)
-                try:
-                    result = BackupRun(
-                        pool,
-                        task,
-                        Remaining(plan.ranges, finished),
-                        listener,
-                        # With few ranges, smaller batches keep all workers at work.
-                        batch_size=max(1, min(request.batch_size, -(-total // jobs))),
-                        is_cancelled=is_cancelled,
-                    ).run()
-                finally:
-                    listener.finished()
+                left = [brange for brange in plan.ranges if range_key(brange) not in finished]
+                result = _run(request, task, left, pool, listener, is_cancelled)
             for done in finished.values():
                 result.done += 1
                 result.files += done.files
             report = _report(request, source, store_id, name, plan, result, len(finished), begun)
+            report = dataclasses.replace(report, base=base.name, note=base.note)
             if report.status == "ok":
                 report = backup_dir.publish(_meta(request, source, result), report)
                 with contextlib.suppress(StorageError):  # the backup counts already
@@ -155,6 +150,70 @@ def take_backup(
             return report
         finally:
             storage.close()
+
+
+def _follow(
+    request: BackupRequest, source: Source, store_id: int, storage: Storage
+) -> tuple[BackupRequest, Base]:
+    """The request with its window and name, where those are to be found in the repository."""
+    window = KeyRange(request.start_key, request.end_key)
+    subject = Subject(store_id, source.ident.cluster_id, window)
+    base = Base(request.start_ts, "", "")
+    if request.incremental:
+        base = find_base(storage, subject, request.end_ts, request.full_every)
+        request = dataclasses.replace(request, start_ts=base.start_ts, incremental=False)
+    if request.resume_newest:
+        mode = "raw" if request.is_raw else "txn"
+        begun = find_unfinished(storage, subject, mode, request.start_ts)
+        end_ts = request.end_ts if begun is None else begun.facts.end_ts or request.end_ts
+        name = None if begun is None else begun.name
+        request = dataclasses.replace(request, resume=bool(name), name=name, end_ts=end_ts)
+    check_gc_safe_point(request.gc_safe_point, request.start_ts, request.end_ts)
+    return request, base
+
+
+def _plan(request: BackupRequest, source: Source, store_id: int) -> tuple[Plan, Path]:
+    """What to read, and in which view."""
+    region_map, passed_over = request.load_regions(source)
+    plan = make_plan(
+        store_id or None, request.start_key, request.end_key, region_map, request.is_raw
+    )
+    plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
+    if request.kind != "incr" or request.read_all:
+        return plan, source.db_dir
+    plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
+    return plan, source.without(unread) if unread else source.db_dir
+
+
+def _run(
+    request: BackupRequest,
+    task: BackupTask,
+    ranges: Sequence[BackupRange],
+    pool: WorkerPool,
+    listener: Listener,
+    is_cancelled: Callable[[], bool],
+) -> RunResult:
+    jobs = max(1, min(request.jobs, len(ranges)))
+    # With few ranges, smaller batches keep all workers at work.
+    batch_size = max(1, min(request.batch_size, -(-len(ranges) // jobs)))
+    pool.adjust_with(jobs)
+    known = [brange.region.approximate_keys for brange in ranges]
+    listener.started(
+        len(ranges),
+        None if None in known or not known else sum(keys or 0 for keys in known),
+        jobs,
+    )
+    try:
+        return BackupRun(
+            pool,
+            task,
+            Ranges(ranges),
+            listener,
+            batch_size=batch_size,
+            is_cancelled=is_cancelled,
+        ).run()
+    finally:
+        listener.finished()
 
 
 def _check_source(source: Source, request: BackupRequest) -> None:
@@ -249,12 +308,6 @@ def _task(
         name=name,
         staging=staging,
     )
-
-
-def _known_keys(plan: Plan, finished: Mapping[RangeKey, FinishedRange]) -> int | None:
-    """How many keys there are to come, as far as the region map knows."""
-    keys = [brange.region.approximate_keys for brange in plan.ranges]
-    return None if finished or None in keys or not keys else sum(key or 0 for key in keys)
 
 
 def _report(

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
@@ -99,16 +98,3 @@ def _is_file_whole(backup_dir: BackupDir, file: BackupFile) -> bool:
             return digest.digest() == file.sha256
     except StorageError:
         return False
-
-
-class Remaining:
-    """Hands out a plan's ranges, without those that are finished already."""
-
-    def __init__(
-        self, ranges: Iterable[BackupRange], finished: Mapping[RangeKey, FinishedRange]
-    ) -> None:
-        self._left = (brange for brange in ranges if range_key(brange) not in finished)
-
-    def forward(self, limit: int) -> list[BackupRange]:
-        """The next ranges that are still to be done, at most `limit`; none at the end."""
-        return list(islice(self._left, limit))

@@ -6,8 +6,9 @@ and comes back for more until there are none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from bkctl.archive.meta import BackupFile
@@ -33,6 +34,17 @@ class Forward(Protocol):
 
     def forward(self, limit: int) -> list[BackupRange]:
         """The next ranges."""
+
+
+class Ranges:
+    """Hands out given ranges in their order."""
+
+    def __init__(self, ranges: Iterable[BackupRange]) -> None:
+        self._left = iter(ranges)
+
+    def forward(self, limit: int) -> list[BackupRange]:
+        """The next ranges, at most `limit`; none at the end."""
+        return list(islice(self._left, limit))
 
 
 @dataclass(frozen=True, slots=True)

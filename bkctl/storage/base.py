@@ -186,7 +186,7 @@ class Storage(ABC):
         Names up to and including `after` are left out, to go on with a listing that was cut.
         Temporary files are not objects. A folder that is not there has none; but if the place
         itself is missing (bucket, root directory), listing the root raises StorageError, as an
-        empty answer would hide a mistyped URL.
+        empty answer would hide a mistyped URL: NotFoundError where writing would make the place.
         """
 
     @abstractmethod

@@ -21,6 +21,7 @@ from pathlib import Path
 from bkctl.errors import StorageError
 from bkctl.storage.base import (
     STAGING_FOLDER,
+    NotFoundError,
     ObjectInfo,
     RandomReader,
     Storage,
@@ -339,4 +340,5 @@ def _info(name: str, status: os.stat_result) -> ObjectInfo:
 def _os_failure(url: str, name: str, what: str, error: OSError) -> StorageError:
     code = error.errno or 0
     check = _CHECKS.get(code, "check the path and the file system")
-    return failure(url, name, f"{what} ({os.strerror(code) if code else error})", check)
+    told = failure(url, name, f"{what} ({os.strerror(code) if code else error})", check)
+    return NotFoundError(str(told)) if code == errno.ENOENT else told
