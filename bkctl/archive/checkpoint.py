@@ -3,7 +3,8 @@
     <backup>/checkpoint/<sha256 of raw start key>.json
         {"region_id", "epoch_version", "start_key", "end_key", "files": [{"name", "sha256",
          "start_key", "end_key", "start_version", "end_version", "crc64xor", "total_kvs",
-         "total_bytes", "cf", "size", "cipher_iv"}]}
+         "total_bytes", "cf", "size", "cipher_iv"}],
+         "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}]}
 
 A record is written when the range's files are saved, so a range counts as finished once it is
 there. Keys, hashes and IVs are hexadecimal. Records are removed once the backup is published.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from bkctl.archive.meta import BackupFile
 from bkctl.errors import CorruptionError, StorageError
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.storage.base import Storage, check_name
 
 FOLDER = "checkpoint"
@@ -32,6 +34,7 @@ class FinishedRange:
     start_key: bytes
     end_key: bytes
     files: tuple[BackupFile, ...]
+    decided_locks: tuple[DecidedLock, ...] = ()
 
     @property
     def record_name(self) -> str:
@@ -47,6 +50,15 @@ def write_checkpoint(storage: Storage, backup_name: str, finished: FinishedRange
         "start_key": finished.start_key.hex(),
         "end_key": finished.end_key.hex(),
         "files": [_file_to_json(file) for file in finished.files],
+        "decided_locks": [
+            {
+                "key": lock.key.hex(),
+                "primary": lock.primary.hex(),
+                "start_ts": lock.start_ts,
+                "commit_ts": lock.commit_ts,
+            }
+            for lock in finished.decided_locks
+        ],
     }
     storage.write(f"{backup_name}/{finished.record_name}", json.dumps(document).encode())
 
@@ -97,6 +109,15 @@ def _parse(data: bytes) -> FinishedRange:
             start_key=bytes.fromhex(document["start_key"]),
             end_key=bytes.fromhex(document["end_key"]),
             files=tuple(_file_from_json(file) for file in document["files"]),
+            decided_locks=tuple(
+                DecidedLock(
+                    bytes.fromhex(lock["key"]),
+                    bytes.fromhex(lock["primary"]),
+                    int(lock["start_ts"]),
+                    None if lock["commit_ts"] is None else int(lock["commit_ts"]),
+                )
+                for lock in document.get("decided_locks", ())
+            ),
         )
     except (ValueError, KeyError, TypeError, RecursionError, StorageError) as e:
         raise CorruptionError(f"a checkpoint record is damaged ({type(e).__name__})") from None

@@ -5,10 +5,12 @@
      "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
      "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
-     "storage", "started_at", "codec", "resumed", "base", "backupmeta_sha256"}
+     "storage", "started_at", "codec", "resumed", "base", "backupmeta_sha256",
+     "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...]}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
-3339 in UTC. Readers skip fields they do not know; the last two lines may be missing.
+3339 in UTC. Readers skip fields they do not know; the last three lines may be missing. Decided
+locks are those of transactions whose end the store knew: `commit_ts` is null if rolled back.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
 the bytes of backupmeta.
 """
@@ -22,6 +24,7 @@ from datetime import datetime, timezone
 from typing import NoReturn
 
 from bkctl.errors import CorruptionError
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.region_map import Skipped
 
 STATUSES = frozenset({"ok", "partial", "failed", "cancelled"})
@@ -93,6 +96,7 @@ class Report:
     resumed: int = 0
     base: str = ""
     note: str = ""
+    decided_locks: tuple[DecidedLock, ...] = ()
     backupmeta_sha256: bytes = b""
 
     def to_json_dict(self) -> dict[str, object]:
@@ -138,6 +142,15 @@ class Report:
             "codec": self.codec,
             "resumed": self.resumed,
             "base": self.base,
+            "decided_locks": [
+                {
+                    "key": _hex(lock.key),
+                    "primary": _hex(lock.primary),
+                    "start_ts": lock.start_ts,
+                    "commit_ts": lock.commit_ts,
+                }
+                for lock in self.decided_locks
+            ],
         }
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
@@ -191,6 +204,15 @@ class Report:
             codec=fields.text("codec", ""),
             resumed=fields.count("resumed", 0),
             base=fields.text("base", ""),
+            decided_locks=tuple(
+                DecidedLock(
+                    lock.key("key"),
+                    lock.key("primary"),
+                    lock.count("start_ts"),
+                    lock.optional_count("commit_ts"),
+                )
+                for lock in fields.objects("decided_locks")
+            ),
             backupmeta_sha256=fields.digest("backupmeta_sha256"),
         )
 
@@ -218,6 +240,9 @@ class _Fields:
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
             return value
         return self._refuse(name, "a count")
+
+    def optional_count(self, name: str) -> int | None:
+        return None if self._fields.get(name) is None else self.count(name)
 
     def number(self, name: str) -> float:
         value = self._fields.get(name)

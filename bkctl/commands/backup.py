@@ -92,6 +92,19 @@ GcSafePoint = Annotated[
         help="Refuse a window that garbage collection up to this may have reached into.",
     ),
 ]
+WaitLocks = Annotated[
+    str | None,
+    options.option(
+        "--wait-locks", metavar="SPAN", help="Try locked ranges again for that long, like 30s."
+    ),
+]
+ResolveLocks = Annotated[
+    bool,
+    options.option(
+        "--resolve-locks",
+        help="Let locks count as what their transactions came to, where this store knows it.",
+    ),
+]
 Pd = Annotated[
     str | None,
     options.option("--pd", metavar="URL", help="Ask this PD for the GC safe point."),
@@ -108,6 +121,8 @@ def backup(
     full_every: FullEvery = None,
     gc_safe_point: GcSafePoint = None,
     pd: Pd = None,
+    wait_locks: WaitLocks = None,
+    resolve_locks: ResolveLocks = False,
     name: Name = None,
     resume: Resume = False,
     store_id: options.StoreId = None,
@@ -138,9 +153,11 @@ def backup(
     # First of all, as they take their time to start.
     with backup_workers(count) as pool, options.naming_region_map(choice):
         from bkctl.engine.backup import BackupRequest
+        from bkctl.engine.wait import Patience
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import parse_storage
 
+        waits = options.duration("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
         first, last = options.parse_key_window(start_key, end_key, key_format)
@@ -167,6 +184,8 @@ def backup(
             incremental=incremental,
             full_every=options.duration("--full-every", full_every),
             gc_safe_point=_safe_point(gc_safe_point, pd),
+            wait_locks=None if waits is None else Patience(waits),
+            resolve_locks=resolve_locks,
             read_all=read_all,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
@@ -241,5 +260,8 @@ def _print_summary(report: Report) -> None:
             "no region covers; see bkctl ranges",
             file=sys.stderr,
         )
+    if report.decided_locks:
+        count = format_count(len(report.decided_locks), "lock")
+        page.line(f"  locks   {count} decided by their transactions, listed in report.json")
     for error in report.errors:
         print(f"bkctl: region {error.region_id}: {error.kind}: {error.message}", file=sys.stderr)

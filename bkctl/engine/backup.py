@@ -27,8 +27,9 @@ from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, f
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, Ranges, RunResult
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RangeFailure, Ranges, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
+from bkctl.engine.wait import Patience, wait_for_locks
 from bkctl.engine.workers import backup_workers
 from bkctl.errors import BkctlError, StorageError, UsageError
 from bkctl.regions.plan import BackupRange, Plan, make_plan, to_raw_key
@@ -59,6 +60,9 @@ class BackupRequest:
     `incremental` sets `start_ts` to where the newest backup of the same data in the storage ends;
     it is a full backup if there is none, or the chain's is `full_every` seconds old. With
     `gc_safe_point` (a TSO) a window that garbage collection reaches into is refused.
+
+    `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
+    store knows of their transactions, as TiKV would.
     """
 
     source: SourceOptions
@@ -83,6 +87,8 @@ class BackupRequest:
     incremental: bool = False
     full_every: int | None = None
     gc_safe_point: int | None = None
+    wait_locks: Patience | None = None
+    resolve_locks: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -136,9 +142,13 @@ def take_backup(
                 task = _task(request, source, db_dir, store_id, name, staging)
                 left = [brange for brange in plan.ranges if range_key(brange) not in finished]
                 result = _run(request, task, left, pool, listener, is_cancelled)
+                if request.wait_locks is not None:
+                    run = _Again(request, task, store_id, pool, listener, is_cancelled)
+                    result = wait_for_locks(result, request.wait_locks, run, is_cancelled)
             for done in finished.values():
                 result.done += 1
                 result.files += done.files
+                result.decided_locks += done.decided_locks
             report = _report(request, source, store_id, name, plan, result, len(finished), begun)
             report = dataclasses.replace(report, base=base.name, note=base.note)
             if report.status == "ok":
@@ -183,6 +193,37 @@ def _plan(request: BackupRequest, source: Source, store_id: int) -> tuple[Plan, 
         return plan, source.db_dir
     plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
     return plan, source.without(unread) if unread else source.db_dir
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Backs up ranges once more, from the store as it is then."""
+
+    request: BackupRequest
+    task: BackupTask
+    store_id: int
+    pool: WorkerPool
+    listener: Listener
+    is_cancelled: Callable[[], bool]
+
+    def __call__(self, ranges: list[BackupRange]) -> RunResult:
+        request = self.request
+        with Source(request.source) as source:
+            plan, _ = _plan(dataclasses.replace(request, read_all=True), source, self.store_id)
+            same = [brange for brange in ranges if brange in plan.ranges]
+            task = dataclasses.replace(
+                self.task,
+                db_dir=source.db_dir,
+                deciding_dir=source.db_dir if request.resolve_locks else None,
+            )
+            result = _run(request, task, same, self.pool, self.listener, self.is_cancelled)
+        message = "the region changed while its locks were waited for; try again"
+        result.failures += [
+            RangeFailure(brange, "epoch_not_match", message)
+            for brange in ranges
+            if brange not in same
+        ]
+        return result
 
 
 def _run(
@@ -307,6 +348,7 @@ def _task(
         storage=storage,
         name=name,
         staging=staging,
+        deciding_dir=source.db_dir if request.resolve_locks else None,
     )
 
 
@@ -357,6 +399,7 @@ def _report(
         codec=request.compression.codec,
         started_at=begun,
         resumed=resumed,
+        decided_locks=tuple(result.decided_locks),
         skipped=plan.skipped,
         gaps=tuple(
             KeyRange(

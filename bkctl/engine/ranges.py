@@ -7,7 +7,9 @@ from collections.abc import Callable
 from bkctl.engine.saver import PendingFile, Saver
 from bkctl.engine.task import BackupTask
 from bkctl.engine.writer import BackupWriter, RawWriter
+from bkctl.mvcc.decide import LockDecider
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.mvcc.raw import RawScanner
 from bkctl.mvcc.scan import EntryScanner
 from bkctl.regions.plan import BackupRange
@@ -23,27 +25,33 @@ def backup_range(
     database: Database,
     saver: Saver,
     advance: Advance,
+    decider: LockDecider | None = None,
+    decided: list[DecidedLock] | None = None,
 ) -> list[PendingFile]:
     """Back up one range and return its files, which may still be on their way to the storage.
+
+    Locks that `decider` knows the end of do not block; they are added to `decided`.
 
     Nothing visible means no file; the files of a range cover it without gap or overlap. Raises
     KeyIsLockedError, CorruptionError, StorageError, or what `advance` raises.
     """
     if task.is_raw:
         return _backup_raw(task, backup_range, database, saver, advance)
-    return _backup_txn(task, backup_range, database, saver, advance)
+    lower, upper = backup_range.data_start_key, backup_range.data_end_key
+    scanner = EntryScanner(database, lower, upper, task.start_ts, task.end_ts)
+    locks = scanner.check_locks(decider)
+    if decided is not None:
+        decided += locks
+    return _backup_txn(task, backup_range, scanner, saver, advance)
 
 
 def _backup_txn(
     task: BackupTask,
     backup_range: BackupRange,
-    database: Database,
+    scanner: EntryScanner,
     saver: Saver,
     advance: Advance,
 ) -> list[PendingFile]:
-    lower, upper = backup_range.data_start_key, backup_range.data_end_key
-    scanner = EntryScanner(database, lower, upper, task.start_ts, task.end_ts)
-    scanner.check_locks()
     files: list[PendingFile] = []
     writer = BackupWriter(task, saver, backup_range.region, backup_range.raw_start_key)
     saved_kvs = saved_bytes = 0

@@ -22,6 +22,7 @@ from bkctl.engine.task import (
     RangeJob,
     RangeStarted,
 )
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 
 DEFAULT_BATCH_SIZE = 8
@@ -63,6 +64,7 @@ class RunResult:
     done: int = 0
     files: list[BackupFile] = field(default_factory=list)
     failures: list[RangeFailure] = field(default_factory=list)
+    decided_locks: list[DecidedLock] = field(default_factory=list)
     cancelled: bool = False
 
 
@@ -154,6 +156,7 @@ class BackupRun:
             del self._open[told.number]
             self._result.done += 1
             self._result.files += told.files
+            self._result.decided_locks += told.decided_locks
             self._listener.range_done(
                 worker,
                 sum(file.total_kvs for file in told.files),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.archive.meta import BackupFile
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
@@ -18,7 +19,8 @@ class BackupTask:
     """One backup's settings, the same for all its ranges; timestamps are TSOs, sizes bytes.
 
     `db_dir` is the pinned view to open, `source` the store's directory for messages. `family` is
-    the column family of raw mode. Files are made in `staging` and saved under `name`/.
+    the column family of raw mode. Files are made in `staging` and saved under `name`/. Locks are
+    decided by the view `deciding_dir`; without it, they block.
     """
 
     db_dir: Path
@@ -33,6 +35,7 @@ class BackupTask:
     storage: StorageSpec
     name: str
     staging: Path
+    deciding_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class RangeDone:
 
     number: int
     files: tuple[BackupFile, ...]
+    decided_locks: tuple[DecidedLock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

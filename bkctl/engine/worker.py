@@ -21,6 +21,8 @@ from bkctl.engine.task import (
     RangeStarted,
 )
 from bkctl.errors import BkctlError, CancelledError
+from bkctl.mvcc.decide import LockDecider
+from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
 from bkctl.storage.url import open_storage, writer_bucket
@@ -39,6 +41,7 @@ class _Opened:
         self._database: Database | None = None
         self._storage: Storage | None = None
         self._saver: Saver | None = None
+        self._deciding: Database | None = None
 
     def get(self, task: BackupTask) -> tuple[Database, Storage, Saver]:
         if self._task != task or not (self._database and self._storage and self._saver):
@@ -49,7 +52,23 @@ class _Opened:
             self._task = task
         return self._database, self._storage, self._saver
 
+    def decider(self, task: BackupTask) -> LockDecider | None:
+        """Who decides locks for the task that was got last."""
+        deciding_dir = task.deciding_dir
+        if deciding_dir is None:
+            return None
+
+        def open_store() -> Database:
+            if self._deciding is None:
+                self._deciding = Database(deciding_dir, task.source)
+            return self._deciding
+
+        return LockDecider(open_store)
+
     def close(self) -> None:
+        if self._deciding is not None:
+            self._deciding.close()
+            self._deciding = None
         if self._saver is not None:
             self._saver.close()
         if self._database is not None:
@@ -63,7 +82,7 @@ _opened = _Opened()
 
 
 def _recorder(
-    storage: Storage, name: str, brange: BackupRange
+    storage: Storage, name: str, brange: BackupRange, decided: list[DecidedLock]
 ) -> Callable[[tuple[BackupFile, ...]], None]:
     """Write down, beside the backup's files, that a range is finished."""
 
@@ -72,7 +91,12 @@ def _recorder(
             return
         region = brange.region
         finished = FinishedRange(
-            region.id, region.epoch.version, brange.raw_start_key, brange.raw_end_key, files
+            region.id,
+            region.epoch.version,
+            brange.raw_start_key,
+            brange.raw_end_key,
+            files,
+            tuple(decided),
         )
         write_checkpoint(storage, name, finished)
 
@@ -86,15 +110,20 @@ class _JobRun:
         self._task = job.task
         self._emit = emit
         self._cancelled = cancelled
-        self._saving: deque[tuple[int, PendingRange]] = deque()
+        self._saving: deque[tuple[int, PendingRange, list[DecidedLock]]] = deque()
 
     def scan(self, number: int, brange: BackupRange) -> None:
         """Scan one range; its end is told once its files are saved."""
         self._emit(RangeStarted(number))
         try:
             database, storage, saver = _opened.get(self._task)
-            files = backup_range(self._task, brange, database, saver, self._advance(number))
-            pending = saver.finish_range(files, _recorder(storage, self._task.name, brange))
+            decided: list[DecidedLock] = []
+            decider = _opened.decider(self._task)
+            files = backup_range(
+                self._task, brange, database, saver, self._advance(number), decider, decided
+            )
+            record = _recorder(storage, self._task.name, brange, decided)
+            pending = saver.finish_range(files, record)
         except BkctlError as e:
             if isinstance(e, CancelledError):
                 raise
@@ -102,13 +131,13 @@ class _JobRun:
         except (OSError, MemoryError) as e:
             self._emit(RangeFailed(number, "other", f"{type(e).__name__}: {e}"))
         else:
-            self._saving.append((number, pending))
+            self._saving.append((number, pending, decided))
         self.tell_saved(wait=False)
 
     def tell_saved(self, *, wait: bool) -> None:
         """Tell the end of ranges whose files are all saved; `wait` for all of them."""
         while self._saving:
-            number, pending = self._saving[0]
+            number, pending, decided = self._saving[0]
             if not wait and not pending.done():
                 return
             self._saving.popleft()
@@ -119,7 +148,7 @@ class _JobRun:
             except (OSError, MemoryError) as e:
                 self._emit(RangeFailed(number, "storage", f"{type(e).__name__}: {e}"))
             else:
-                self._emit(RangeDone(number, saved))
+                self._emit(RangeDone(number, saved, tuple(decided)))
 
     def _advance(self, number: int) -> Advance:
         told = time.monotonic()

@@ -44,6 +44,19 @@ class Lock:
         return not (end_ts == MAX_TS and raw_key == self.primary and not self.use_async_commit)
 
 
+@dataclass(frozen=True, slots=True)
+class DecidedLock:
+    """A lock whose transaction's end is known: raw user keys, TSOs.
+
+    `commit_ts` is None where the transaction was rolled back.
+    """
+
+    key: bytes
+    primary: bytes
+    start_ts: int
+    commit_ts: int | None
+
+
 def parse_lock(value: bytes) -> Lock:
     """Parse a lock; raises CorruptionError for an unknown type or a field cut short."""
     if not value or value[0] not in _TYPES:

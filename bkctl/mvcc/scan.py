@@ -9,18 +9,19 @@ Reads are taken 1,024 at a time and looked at as columns (`bkctl.mvcc.batch`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from bkctl.errors import CorruptionError, KeyIsLockedError
 from bkctl.mvcc.batch import I64, U8, Keys, Mask, Records, select
+from bkctl.mvcc.decide import LockDecider, WithDecided, committed_records
 from bkctl.mvcc.entries import BATCH_LIMIT, EntryBatch, Segment
 from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
-from bkctl.mvcc.lock import parse_lock
+from bkctl.mvcc.lock import DecidedLock, Lock, parse_lock
 from bkctl.mvcc.long_values import LongValues
 from bkctl.mvcc.write import DELETE, PUT, WRITE_TYPES, parse_write
-from bkctl.store.database import Database
+from bkctl.store.database import Database, Scan
 
 READ_LIMIT = 1024
 
@@ -34,7 +35,7 @@ class EntryScanner:
         self._database = database
         self._lower, self._upper = lower, upper
         self._start_ts, self._end_ts = start_ts, end_ts
-        self._writes = database.scan("write", lower, upper)
+        self._writes: Scan | WithDecided = self._scan_writes()
         self.long_values = LongValues(database, upper)
         self._pending: list[Segment] = []
         self._pending_size = 0
@@ -42,18 +43,33 @@ class EntryScanner:
         self._decided = False
         self.versions = 0
 
-    def check_locks(self) -> None:
-        """Raise KeyIsLockedError for the first lock in the range that blocks end_ts."""
+    def check_locks(self, decider: LockDecider | None = None) -> list[DecidedLock]:
+        """Raise KeyIsLockedError for the first lock in the range that blocks end_ts.
+
+        With a `decider`, locks whose transaction's end it knows do not block: they are returned,
+        and the values that they committed by end_ts are scanned with the rest.
+        """
+        decided: list[DecidedLock] = []
+        for data_key, value in self._locks():
+            raw_key, lock = decode_data_key(data_key), parse_lock(value)
+            if not lock.blocks(raw_key, self._end_ts):
+                continue
+            found = None if decider is None else decider.decide(raw_key, lock)
+            if found is None:
+                raise _is_locked(raw_key, lock, decider)
+            decided.append(found)
+        if decider is not None and decided:
+            records = committed_records(self._locks(), self._end_ts, decider)
+            self._writes = WithDecided(self._scan_writes(), records, READ_LIMIT)
+        return decided
+
+    def _scan_writes(self) -> Scan:
+        return self._database.scan("write", self._lower, self._upper)
+
+    def _locks(self) -> Iterator[tuple[bytes, bytes]]:
         locks = self._database.scan("lock", self._lower, self._upper)
         while records := locks.take(READ_LIMIT):
-            for data_key, value in records:
-                raw_key, lock = decode_data_key(data_key), parse_lock(value)
-                if lock.blocks(raw_key, self._end_ts):
-                    raise KeyIsLockedError(
-                        f"key is locked: key {raw_key.hex().upper()}, primary "
-                        f"{lock.primary.hex().upper()}, start_ts {lock.start_ts}, ttl {lock.ttl} "
-                        "ms; back up at an --end-ts below start_ts, or let the lock be resolved"
-                    )
+            yield from records
 
     def scan_entries(self) -> EntryBatch | None:
         """The next batch, or None at the end; raises CorruptionError, never ends early."""
@@ -169,3 +185,12 @@ class EntryScanner:
                 for i, key in enumerate(long_keys)
             ]
         return Segment(keys, values, matrix, records, rows, short_length, default_keys, long_before)
+
+
+def _is_locked(raw_key: bytes, lock: Lock, decider: LockDecider | None) -> KeyIsLockedError:
+    why = "" if decider is None else f"; {decider.why_undecided(lock)}"
+    return KeyIsLockedError(
+        f"key is locked: key {raw_key.hex().upper()}, primary {lock.primary.hex().upper()}, "
+        f"start_ts {lock.start_ts}, ttl {lock.ttl} ms{why}; back up at an --end-ts below "
+        "start_ts, or let the lock be resolved"
+    )

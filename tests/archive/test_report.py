@@ -92,6 +92,8 @@ def test_the_document_has_the_promised_fields() -> None:
         "started_at": "2026-11-23T10:15:00.250Z",
         "codec": "zstd",
         "resumed": 0,
+        "base": "",
+        "decided_locks": [],
     }
 
 
