@@ -2,9 +2,8 @@
 
     bucket/<prefix>/<object name>
 
-A file of at most one chunk goes out in one request. A larger one is uploaded chunk by chunk, one
-chunk in memory, and its Upload outlives a failed call: the next call for the same file goes on
-from what the service already has.
+A small file goes out in one request. A larger one is uploaded chunk by chunk, and its Upload
+outlives a failed call: the next call for the same file goes on from what the service already has.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
-
-import google_crc32c
 
 from bkctl.errors import StorageError
 from bkctl.storage.base import (
@@ -32,15 +29,12 @@ from bkctl.storage.base import (
     not_found,
 )
 from bkctl.storage.cloud_options import chunk_size_option
+from bkctl.storage.file_part import FilePart
 from bkctl.storage.limit import TokenBucket
 from bkctl.storage.url import StorageSpec
 
-_READ_SIZE = 1 << 20
-
-
-def crc32c(data: bytes, before: int = 0) -> int:
-    """Compute the CRC-32C of bytes, continuing that of the bytes `before`."""
-    return int(google_crc32c.extend(before, data))
+# Up to this a file is sent out of memory.
+_SINGLE_SIZE = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +85,8 @@ class Upload(Protocol):
     def resume(self, file: BinaryIO) -> None:
         """Find out, after a failure, where to go on; moves `offset` to there."""
 
-    def send(self, data: bytes) -> None:
-        """Store the next chunk and move `offset`."""
+    def send(self, part: FilePart) -> None:
+        """Store the next chunk, or a beginning of it, and move `offset`."""
 
     def complete(self) -> None:
         """Make the object of all chunks, and check it against what was read."""
@@ -119,11 +113,12 @@ class CloudStorage(Storage):
 
     # Chunks that the service takes are multiples of this, but for the last.
     chunk_multiple: ClassVar[int] = 1
+    default_chunk_size: ClassVar[int] = 8 << 20
 
     def __init__(self, spec: StorageSpec) -> None:
         self._url = spec.display
         self._root = f"{spec.prefix}/" if spec.prefix else ""
-        self._chunk_size = chunk_size_option(spec, self.chunk_multiple)
+        self._chunk_size = chunk_size_option(spec, self.chunk_multiple, self.default_chunk_size)
         self._tokens = TokenBucket(spec.rate_limit) if spec.rate_limit else None
         self._take = self._tokens.take if self._tokens else None
         # One thread at a time saves a file under one name, so each entry has one user.
@@ -210,8 +205,10 @@ class CloudStorage(Storage):
         check_name(name)
         with self._opened(name, path) as file:
             identity = Identity.of(file)
-            if identity.size <= self._chunk_size:
-                self._put(name, self._read_chunk(name, file, 0, identity), exclusive=False)
+            if identity.size <= min(self._chunk_size, _SINGLE_SIZE):
+                part = self._part(name, file, 0, identity.size)
+                self._put(name, part.data(), exclusive=False)
+                self._check_unchanged(name, file, identity)
             else:
                 self._upload(name, file, identity)
         try:
@@ -228,7 +225,9 @@ class CloudStorage(Storage):
                 unfinished.upload.resume(file)
             upload = unfinished.upload
             while upload.offset < identity.size:
-                upload.send(self._read_chunk(name, file, upload.offset, identity))
+                size = min(self._chunk_size, identity.size - upload.offset)
+                upload.send(self._part(name, file, upload.offset, size))
+                self._check_unchanged(name, file, identity)
             upload.complete()
         except UploadLostError:
             unfinished.upload = None
@@ -267,26 +266,24 @@ class CloudStorage(Storage):
         except OSError as e:
             raise self._local_failure(name, path, e) from e
 
-    def _read_chunk(self, name: str, file: BinaryIO, offset: int, identity: Identity) -> bytes:
-        try:
-            data = os.pread(file.fileno(), min(self._chunk_size, identity.size - offset), offset)
-            changed = Identity.of(file) != identity
-        except OSError as e:
-            raise self._local_failure(name, Path(file.name), e) from e
-        if changed or len(data) < min(self._chunk_size, identity.size - offset):
-            what = f"{file.name} changed while it was sent"
-            raise failure(self.url, name, what, "keep others out of the temporary directory")
-        return data
+    def _part(self, name: str, file: BinaryIO, offset: int, size: int) -> FilePart:
+        def problem(error: OSError | None) -> StorageError:
+            if error is None:
+                return self._changed(name, file)
+            return self._local_failure(name, Path(file.name), error)
+
+        return FilePart(file, offset, size, problem)
+
+    def _check_unchanged(self, name: str, file: BinaryIO, identity: Identity) -> None:
+        if Identity.of(file) != identity:
+            raise self._changed(name, file)
+
+    def _changed(self, name: str, file: BinaryIO) -> StorageError:
+        what = f"{file.name} changed while it was sent"
+        return failure(self.url, name, what, "keep others out of the temporary directory")
 
     def _file_crc32c(self, name: str, file: BinaryIO, size: int) -> int:
-        crc = offset = 0
-        try:
-            while offset < size and (data := os.pread(file.fileno(), _READ_SIZE, offset)):
-                crc = crc32c(data, crc)
-                offset += len(data)
-        except OSError as e:
-            raise self._local_failure(name, Path(file.name), e) from e
-        return crc
+        return self._part(name, file, 0, size).crc32c()
 
     def _local_failure(self, name: str, path: Path, error: OSError) -> StorageError:
         what = f"{path} cannot be read or removed ({error.strerror})"

@@ -1,6 +1,6 @@
 """The options that all clouds have in a storage URL's query.
 
-chunk-size   bytes in one request of an upload, 8MiB: what an upload holds in memory
+chunk-size   bytes in one request of an upload: gcs 64MiB (read as they are sent), s3 8MiB
 endpoint     where the service is, if not at its maker's
 timeout      seconds to wait for the next bytes of an answer, 20
 """
@@ -13,7 +13,6 @@ from bkctl.codec.size import parse_size
 from bkctl.errors import UsageError
 from bkctl.storage.url import StorageSpec
 
-DEFAULT_CHUNK_SIZE = 8 << 20
 MAX_CHUNK_SIZE = 1 << 30
 DEFAULT_TIMEOUT = 20.0
 MAX_CONNECT_TIMEOUT = 5.0
@@ -26,11 +25,11 @@ def check_options(spec: StorageSpec) -> None:
     chunk_size_option(spec)
 
 
-def chunk_size_option(spec: StorageSpec, multiple: int = 1) -> int:
+def chunk_size_option(spec: StorageSpec, multiple: int = 1, default: int = 0) -> int:
     """Read the `chunk-size` option: bytes in one request, rounded up to what the service takes."""
     text = spec.option("chunk-size")
     if text is None:
-        return DEFAULT_CHUNK_SIZE
+        return default
     size = parse_size(text)
     if not 0 < size <= MAX_CHUNK_SIZE:
         raise UsageError(f"{spec.display}: chunk-size must be between 1 byte and 1GiB")

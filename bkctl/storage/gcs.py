@@ -29,9 +29,10 @@ from requests.adapters import HTTPAdapter
 
 from bkctl.errors import StorageError
 from bkctl.storage.base import Storage, already_exists, failure, not_found
-from bkctl.storage.cloud import CloudStorage, Page, Stored, Upload, crc32c
+from bkctl.storage.cloud import CloudStorage, Page, Stored, Upload
 from bkctl.storage.cloud_options import check_options, endpoint_option, timeouts_option
 from bkctl.storage.failures import damaged, network_failure, status_failure
+from bkctl.storage.file_part import BLOCK, FileBody, crc32c
 from bkctl.storage.gcs_upload import CHUNK_MULTIPLE, Session, SessionUpload
 from bkctl.storage.limit import ThrottledBody
 from bkctl.storage.retry import RetryStorage
@@ -101,12 +102,22 @@ class _Adapter(HTTPAdapter):
         self._take = take
         super().__init__(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)
 
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """See HTTPAdapter."""
+        super().init_poolmanager(*args, **kwargs, blocksize=BLOCK)
+
     def send(
         self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
     ) -> requests.Response:
         """See HTTPAdapter."""
-        body = request.body
-        if self._take is not None and isinstance(body, bytes) and len(body) >= _THROTTLED_FROM:
+        body: Any = request.body
+        if isinstance(body, FileBody):
+            # A request sent a second time, with a fresh token, begins its body anew.
+            body.seek(0)
+            body.take = self._take
+            request.headers.pop("Transfer-Encoding", None)
+            request.headers["Content-Length"] = str(len(body))
+        elif self._take is not None and isinstance(body, bytes) and len(body) >= _THROTTLED_FROM:
             request.body = ThrottledBody(body, self._take)  # type: ignore[assignment]
         return super().send(request, *args, **kwargs)
 
@@ -115,6 +126,7 @@ class GcsStorage(CloudStorage):
     """Objects in a bucket of Google Cloud Storage."""
 
     chunk_multiple = CHUNK_MULTIPLE
+    default_chunk_size = 64 << 20
 
     def __init__(
         self, spec: StorageSpec, session: requests.Session, endpoint: str | None = None

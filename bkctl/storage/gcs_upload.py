@@ -25,8 +25,9 @@ from google.auth.exceptions import GoogleAuthError, TransportError
 
 from bkctl.errors import StorageError
 from bkctl.storage.base import TransientError, failure
-from bkctl.storage.cloud import Stored, UploadLostError, crc32c
+from bkctl.storage.cloud import Stored, UploadLostError
 from bkctl.storage.failures import status_failure
+from bkctl.storage.file_part import FileBody, FilePart, crc32c
 
 CHUNK_MULTIPLE = 256 << 10
 
@@ -78,15 +79,15 @@ class SessionUpload:
         """Bytes that the service has stored."""
         return self._offset
 
-    def send(self, data: bytes) -> None:
+    def send(self, part: FilePart) -> None:
         """Send one chunk; the last one makes the object."""
-        end = self._offset + len(data)
+        end = self._offset + len(part)
         headers = {"Content-Range": f"bytes {self._offset}-{end - 1}/{self._size}"}
-        crc = crc32c(data, self._crc)
+        crc = part.crc32c(self._crc)
         if end == self._size:
             # So the service refuses a damaged file before anyone can see it.
             headers["X-Goog-Hash"] = "crc32c=" + base64.b64encode(crc.to_bytes(4, "big")).decode()
-        response = self._put(data, headers)
+        response = self._put(FileBody(part), headers)
         if response.status_code == http.client.PRECONDITION_FAILED and end == self._size:
             self._owner.accept_if_ours(self._name, self._size, crc)
             self._is_ours = True
@@ -98,7 +99,7 @@ class SessionUpload:
         if reached == self._offset:
             what = f"{_WHAT} (the service took nothing of a chunk)"
             raise status_failure(self._owner.url, self._name, what, 503)
-        self._crc = crc if reached == end else crc32c(data[: reached - self._offset], self._crc)
+        self._crc = crc if reached == end else part.crc32c(self._crc, reached - self._offset)
         self._offset = reached
 
     def resume(self, file: BinaryIO) -> None:
@@ -138,10 +139,12 @@ class SessionUpload:
         if self._stored is None:
             self._request("DELETE", b"", {})
 
-    def _put(self, data: bytes, headers: dict[str, str]) -> requests.Response:
+    def _put(self, data: bytes | FileBody, headers: dict[str, str]) -> requests.Response:
         return self._request("PUT", data, headers)
 
-    def _request(self, method: str, data: bytes, headers: dict[str, str]) -> requests.Response:
+    def _request(
+        self, method: str, data: bytes | FileBody, headers: dict[str, str]
+    ) -> requests.Response:
         session = self._session
         try:
             return session.http.request(

@@ -15,7 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from bkctl.storage.cloud import Stored, crc32c
+from bkctl.storage.cloud import Stored
+from bkctl.storage.file_part import crc32c
 
 CRC32C_METADATA = "bkctl-crc32c"
 

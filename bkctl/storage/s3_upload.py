@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from bkctl.storage.base import failure
 from bkctl.storage.cloud import Stored, UploadLostError
 from bkctl.storage.failures import damaged
+from bkctl.storage.file_part import FilePart
 from bkctl.storage.s3_checks import encoded_crc32c, is_stored
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ class MultipartUpload:
     def resume(self, file: BinaryIO) -> None:
         """Nothing to ask: a part whose answer was lost is sent again."""
 
-    def send(self, data: bytes) -> None:
+    def send(self, part: FilePart) -> None:
         """Send one part."""
+        data = part.data()
         crc = encoded_crc32c(data)
         with self._owner.reporting(self._name, _WHAT):
             try:
