@@ -27,7 +27,7 @@ from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, f
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RangeFailure, Ranges, RunResult
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RangeFailure, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
 from bkctl.engine.wait import Patience, wait_for_locks
 from bkctl.engine.workers import backup_workers
@@ -235,8 +235,6 @@ def _run(
     is_cancelled: Callable[[], bool],
 ) -> RunResult:
     jobs = max(1, min(request.jobs, len(ranges)))
-    # With few ranges, smaller batches keep all workers at work.
-    batch_size = max(1, min(request.batch_size, -(-len(ranges) // jobs)))
     pool.adjust_with(jobs)
     known = [brange.region.approximate_keys for brange in ranges]
     listener.started(
@@ -248,9 +246,10 @@ def _run(
         return BackupRun(
             pool,
             task,
-            Ranges(ranges),
+            ranges,
             listener,
-            batch_size=batch_size,
+            jobs=jobs,
+            batch_size=request.batch_size,
             is_cancelled=is_cancelled,
         ).run()
     finally:

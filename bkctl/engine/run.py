@@ -6,10 +6,9 @@ and comes back for more until there are none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Protocol
 
 from bkctl.archive.meta import BackupFile
 from bkctl.engine.events import Listener
@@ -30,22 +29,7 @@ _POLL_SECONDS = 0.5
 _MAX_DISPATCHES = 3
 
 
-class Forward(Protocol):
-    """Hands out the next ranges of a plan, at most `limit`; none when it is finished."""
-
-    def forward(self, limit: int) -> list[BackupRange]:
-        """The next ranges."""
-
-
-class Ranges:
-    """Hands out given ranges in their order."""
-
-    def __init__(self, ranges: Iterable[BackupRange]) -> None:
-        self._left = iter(ranges)
-
-    def forward(self, limit: int) -> list[BackupRange]:
-        """The next ranges, at most `limit`; none at the end."""
-        return list(islice(self._left, limit))
+_SHARES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +64,26 @@ class _Open:
 
 
 class BackupRun:
-    """One pass over a progress; `run` drives the pool until every range has ended."""
+    """One pass over ranges; `run` drives the pool until every range has ended.
+
+    Each job is at most `batch_size` ranges, and fewer towards the end, so that no worker has many
+    left when the others have none.
+    """
 
     def __init__(
         self,
         pool: WorkerPool,
         task: BackupTask,
-        progress: Forward,
+        ranges: Sequence[BackupRange],
         listener: Listener,
         *,
+        jobs: int,
         batch_size: int = DEFAULT_BATCH_SIZE,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._pool, self._task, self._progress = pool, task, progress
+        self._pool, self._task = pool, task
+        self._left = deque(ranges)
+        self._jobs = jobs
         self._listener = listener
         self._batch_size = batch_size
         self._is_cancelled = is_cancelled
@@ -117,7 +108,9 @@ class BackupRun:
                 self._handle(event)
 
     def _submit_next(self) -> bool:
-        ranges = self._progress.forward(self._batch_size)
+        fair = -(-len(self._left) // (self._jobs * _SHARES))
+        count = min(self._batch_size, fair)
+        ranges = [self._left.popleft() for _ in range(count)]
         numbers = range(self._next_number, self._next_number + len(ranges))
         self._next_number += len(ranges)
         for number, backup_range in zip(numbers, ranges, strict=True):
