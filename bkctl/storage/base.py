@@ -10,7 +10,7 @@ below hold for every implementation and for every wrapper (retry, rate limit, me
   errors     every failure is a StorageError that names the URL, the object and what to check;
              another try is worth its time after a TransientError only
   repeating  stat, list, list_folders, read, open, write, delete and discard_staging may be repeated
-             after any failure; create and save_file may be, but see there
+             after any failure; create, exchange and save_file may be, but see there
   secrets    none is in `url`, in a repr or in an error
 """
 
@@ -36,6 +36,10 @@ MAX_NAME_BYTES = 1024
 
 class AlreadyExistsError(StorageError):
     """`create` found an object of that name. Final: another try gives the same answer."""
+
+
+class ChangedError(StorageError):
+    """`exchange` found other content than it was to replace, or no object. Final."""
 
 
 class NotFoundError(StorageError):
@@ -75,6 +79,11 @@ def failure(url: str, name: str, what: str, check: str) -> StorageError:
 def already_exists(url: str, name: str) -> AlreadyExistsError:
     """Build the error of a `create` that came second."""
     return AlreadyExistsError(_line(url, name, "exists already", "another run may have written it"))
+
+
+def changed(url: str, name: str) -> ChangedError:
+    """Build the error of an `exchange` that came too late."""
+    return ChangedError(_line(url, name, "is not as it was", "another run changed or removed it"))
 
 
 def not_found(url: str, name: str) -> NotFoundError:
@@ -222,6 +231,17 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """Replace an object, or remove it if `new` is None, only if its content is `old`.
+
+        Of any number of callers that expect the same content, in any processes on any machines,
+        exactly one succeeds; the others, and who expects what is not there, get ChangedError. All
+        writers of the object must use `create` and this, never the same content twice. After any
+        other failure the exchange may have been made or not, as with `create`. A service that
+        deletes without a condition has the content compared right before.
+        """
+
+    @abstractmethod
     def save_file(self, name: str, path: Path) -> None:
         """Publish the finished local file at `path` as an object, replacing in one step.
 
@@ -239,7 +259,10 @@ class Storage(ABC):
         return None
 
     def discard_staging(self, backup_name: str) -> None:  # noqa: B027 - nothing staged, nothing to do
-        """Remove the staging directory and temporary files that runs left in a backup's folder."""
+        """Remove the staging directory and temporary files that runs left in a backup's folder.
+
+        "" is the root: temporary files directly in it, if they are more than a day old.
+        """
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -23,6 +23,7 @@ from bkctl.storage.base import (
     RandomReader,
     Storage,
     TransientError,
+    changed,
     check_name,
     failure,
     folder_parts,
@@ -200,6 +201,21 @@ class CloudStorage(Storage):
         """See Storage."""
         self._put(name, data, exclusive=True)
 
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """See Storage."""
+        stored = self._head(name)
+        if stored is None or stored.size != len(old):
+            raise changed(self.url, name)
+        try:
+            if old and self._get(name, stored, 0, stored.size) != old:
+                raise changed(self.url, name)
+        except NotFoundError:
+            raise changed(self.url, name) from None
+        if new is None:
+            self._delete_version(name, stored.version)
+        else:
+            self._put(name, new, exclusive=False, version=stored.version)
+
     def save_file(self, name: str, path: Path) -> None:
         """See Storage."""
         check_name(name)
@@ -319,8 +335,11 @@ class CloudStorage(Storage):
         """Read exactly `length` (> 0) bytes of a version, checked if they are all of it."""
 
     @abstractmethod
-    def _put(self, name: str, data: bytes, *, exclusive: bool) -> None:
-        """Put an object; `exclusive`: only if there is none (AlreadyExistsError)."""
+    def _put(self, name: str, data: bytes, *, exclusive: bool, version: str | None = None) -> None:
+        """Put an object; `exclusive`: only if there is none (AlreadyExistsError).
+
+        `version`: only if the object is still that one (ChangedError).
+        """
 
     @abstractmethod
     def _begin_upload(self, name: str, file: BinaryIO, size: int) -> Upload:
@@ -329,6 +348,10 @@ class CloudStorage(Storage):
     @abstractmethod
     def _delete(self, name: str) -> None:
         """Delete an object, if it is there."""
+
+    @abstractmethod
+    def _delete_version(self, name: str, version: str) -> None:
+        """Delete an object if it is still that version, else raise ChangedError."""
 
     @abstractmethod
     def _disconnect(self) -> None:

@@ -7,6 +7,7 @@ plain OSError: who calls knows what to say about it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import uuid
@@ -62,6 +63,25 @@ def write_temporary(folder: int, data: bytes) -> str:
         file.flush()
         os.fsync(fd)
     return temporary
+
+
+@contextmanager
+def locked_file(folder: int, name: str) -> Iterator[int]:
+    """Open a file, locked against all others that open it so; FileNotFoundError if absent.
+
+    Who waits for a file that is replaced or removed meanwhile gets what has its name then.
+    """
+    while True:
+        # Network file systems lock only what is open for writing.
+        fd = os.open(name, os.O_RDWR | OPEN_FILE, dir_fd=folder)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            named = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if os.path.samestat(os.fstat(fd), named):
+                yield fd
+                return
+        finally:
+            os.close(fd)
 
 
 def copy_into(folder: int, name: str, source: int) -> None:

@@ -28,7 +28,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from requests.adapters import HTTPAdapter
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import Storage, already_exists, failure, not_found
+from bkctl.storage.base import Storage, already_exists, changed, failure, not_found
 from bkctl.storage.cloud import CloudStorage, Page, Stored, Upload
 from bkctl.storage.cloud_options import check_options, endpoint_option, timeouts_option
 from bkctl.storage.failures import damaged, network_failure, status_failure
@@ -195,9 +195,12 @@ class GcsStorage(CloudStorage):
             raise damaged(self.url, name, "came damaged (its crc32c is wrong)")
         return bytes(data)
 
-    def _put(self, name: str, data: bytes, *, exclusive: bool) -> None:
+    def _put(self, name: str, data: bytes, *, exclusive: bool, version: str | None = None) -> None:
         blob = self._blob(name)
-        generation = 0 if exclusive else self._generation(name)
+        if version is not None:
+            generation = int(version)
+        else:
+            generation = 0 if exclusive else self._generation(name)
         blob.storage_class = self._storage_class
         crc = crc32c(data)
         with self._reporting(name, "cannot be written"):
@@ -214,6 +217,8 @@ class GcsStorage(CloudStorage):
             except PreconditionFailed:
                 if exclusive:
                     raise already_exists(self.url, name) from None
+                if version is not None:
+                    raise changed(self.url, name) from None
                 self.accept_if_ours(name, len(data), crc)
                 return
             stored = _stored(blob)
@@ -263,6 +268,15 @@ class GcsStorage(CloudStorage):
     def _delete(self, name: str) -> None:
         with self._reporting(name, "cannot be deleted"), suppress(NotFound):
             self._blob(name).delete(retry=None, timeout=self._timeout)
+
+    def _delete_version(self, name: str, version: str) -> None:
+        with self._reporting(name, "cannot be deleted"):
+            try:
+                self._blob(name).delete(
+                    if_generation_match=int(version), retry=None, timeout=self._timeout
+                )
+            except (NotFound, PreconditionFailed):
+                raise changed(self.url, name) from None
 
     def _disconnect(self) -> None:
         self._client.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ from bkctl.storage.base import (
     RandomReader,
     Storage,
     already_exists,
+    changed,
     check_name,
     failure,
     folder_parts,
@@ -38,6 +40,7 @@ from bkctl.storage.durable import (
     copy_into,
     create_empty,
     fsync_directory,
+    locked_file,
     make_directories,
     open_child,
     remove_tree,
@@ -49,6 +52,8 @@ from bkctl.storage.durable import (
 _NO_HARD_LINKS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 )
+
+_DAY = 86400.0
 
 _CHECKS = {
     errno.ENOSPC: "free space there or use another place",
@@ -218,6 +223,25 @@ class LocalStorage(Storage):
             raise already_exists(self.url, name) from None
         rename(fd, temporary, leaf)
 
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """See Storage. A lock on the file, which no rename passes on, keeps callers apart."""
+        check_name(name)
+        *folder, leaf = name.split("/")
+        with self._reporting("cannot be exchanged", name):
+            try:
+                with self._folder(folder) as fd, locked_file(fd, leaf) as file:
+                    if os.pread(file, len(old) + 1, 0) != old:
+                        raise changed(self.url, name)
+                    if new is None:
+                        os.unlink(leaf, dir_fd=fd)
+                    else:
+                        temporary = write_temporary(fd, new)
+                        with removed_on_failure(fd, temporary):
+                            rename(fd, temporary, leaf)
+                    fsync_directory(fd)
+            except FileNotFoundError:
+                raise changed(self.url, name) from None
+
     def save_file(self, name: str, path: Path) -> None:
         """See Storage. From another file system the file is copied first, then deleted."""
         with self._publishing(name, f"cannot be saved from {path}") as (fd, leaf):
@@ -248,15 +272,16 @@ class LocalStorage(Storage):
 
     def discard_staging(self, backup_name: str) -> None:
         """See Storage."""
-        check_name(backup_name)
-        parts = backup_name.split("/")
+        parts = folder_parts(backup_name)
         with self._reporting("its temporary files cannot be removed", backup_name):
             try:
                 with self._folder(parts) as fd:
-                    for leaf in os.listdir(fd):
+                    for leaf in filter(is_temporary, os.listdir(fd)):
+                        if not parts and not _is_old(fd, leaf):
+                            continue
                         if leaf == STAGING_FOLDER:
                             remove_tree(fd, leaf)
-                        elif is_temporary(leaf):
+                        else:
                             os.unlink(leaf, dir_fd=fd)
             except FileNotFoundError:
                 return
@@ -326,6 +351,11 @@ def _is_listed(parts: tuple[str, ...]) -> bool:
     except StorageError:
         return False
     return True
+
+
+def _is_old(folder: int, leaf: str) -> bool:
+    # Others may be at work in the root, but none of them for that long on one small file.
+    return os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _DAY
 
 
 def _unless_gone(error: OSError) -> None:

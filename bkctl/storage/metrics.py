@@ -146,6 +146,11 @@ class MetricsStorage(Storage):
         with self.counted("create", len(data)):
             self._inner.create(name, data)
 
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """See Storage."""
+        with self.counted("exchange", len(new or b"")):
+            self._inner.exchange(name, old, new)
+
     def save_file(self, name: str, path: Path) -> None:
         """See Storage."""
         try:

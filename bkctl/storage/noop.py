@@ -9,6 +9,7 @@ from bkctl.storage.base import (
     ObjectInfo,
     RandomReader,
     Storage,
+    changed,
     check_name,
     failure,
     folder_parts,
@@ -61,6 +62,11 @@ class NoopStorage(Storage):
     def create(self, name: str, data: bytes) -> None:
         """Discard `data`; nothing is ever in the way."""
         check_name(name)
+
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """Raise ChangedError: nothing is stored here."""
+        check_name(name)
+        raise changed(self.url, name)
 
     def save_file(self, name: str, path: Path) -> None:
         """Delete the file at `path`."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 from bkctl.errors import StorageError
 from bkctl.storage.base import (
     AlreadyExistsError,
+    ChangedError,
     NotFoundError,
     ObjectInfo,
     RandomReader,
@@ -95,7 +96,7 @@ class RetryStorage(Storage):
                 result = attempt()
             except TransientError as e:
                 tries.failed(e)
-            except (AlreadyExistsError, NotFoundError):
+            except (AlreadyExistsError, ChangedError, NotFoundError):
                 self.has_answered = True
                 raise
             else:
@@ -157,6 +158,30 @@ class RetryStorage(Storage):
                 raise
 
         self.call("create", attempt)
+
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        """See Storage.
+
+        What is found after an attempt of ours failed without a clear answer is taken for ours if
+        it is what we wanted there.
+        """
+        is_ambiguous = False
+
+        def attempt() -> None:
+            nonlocal is_ambiguous
+            try:
+                self._inner.exchange(name, old, new)
+            except ChangedError:
+                if not is_ambiguous or not self._is_made(name, new):
+                    raise
+            except TransientError:
+                is_ambiguous = True
+                raise
+
+        self.call("exchange", attempt)
+
+    def _is_made(self, name: str, new: bytes | None) -> bool:
+        return self._inner.stat(name) is None if new is None else self._holds(name, new)
 
     def _holds(self, name: str, data: bytes) -> bool:
         try:

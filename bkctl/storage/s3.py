@@ -33,7 +33,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from bkctl.errors import StorageError, UsageError
-from bkctl.storage.base import Storage, already_exists, failure, not_found
+from bkctl.storage.base import Storage, already_exists, changed, failure, not_found
 from bkctl.storage.cloud import CloudStorage, Page, Stored, Upload
 from bkctl.storage.cloud_options import check_options, endpoint_option, timeouts_option
 from bkctl.storage.failures import damaged, network_failure, status_failure
@@ -246,12 +246,14 @@ class S3Storage(CloudStorage):
             raise damaged(self.url, name, "came damaged (its checksum is wrong)")
         return data
 
-    def _put(self, name: str, data: bytes, *, exclusive: bool) -> None:
+    def _put(self, name: str, data: bytes, *, exclusive: bool, version: str | None = None) -> None:
         key = self._key(name)
         if exclusive and self._head(name) is not None:
             # Some services ignore the condition below; this helps where nobody races.
             raise already_exists(self.url, name)
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if exclusive else {}
+        if version is not None:
+            condition = {"IfMatch": version}
         crc = encoded_crc32c(data)
         with self.reporting(name, "cannot be written"):
             try:
@@ -267,6 +269,8 @@ class S3Storage(CloudStorage):
             except ClientError as e:
                 if exclusive and _status(e) == 412:
                     raise already_exists(self.url, name) from None
+                if version is not None and _status(e) in (404, 412):
+                    raise changed(self.url, name) from None
                 raise
         if not is_stored(data, crc, answer):
             # Only a service that checks nothing stores such a thing; better no object than that.
@@ -295,8 +299,24 @@ class S3Storage(CloudStorage):
         with self.reporting(name, "cannot be deleted"):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
+    def _delete_version(self, name: str, version: str) -> None:
+        key = self._key(name)
+        with self.reporting(name, "cannot be deleted"):
+            try:
+                self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=version)
+            except ClientError as e:
+                if _status(e) == 501:
+                    # Younger than all other conditions, so some services refuse it.
+                    self._delete(name)
+                elif _status(e) in (404, 412):
+                    raise changed(self.url, name) from None
+                else:
+                    raise
+
     def discard_staging(self, backup_name: str) -> None:
         """See Storage. Aborts the uploads that killed runs left, as their parts are paid for."""
+        if not backup_name:
+            return  # nothing is uploaded in parts there
         folder = self._folder(backup_name)
         with self.reporting(backup_name, "its unfinished uploads cannot be removed"):
             try:

@@ -18,7 +18,13 @@ from uuid import uuid4
 import pytest
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import AlreadyExistsError, NotFoundError, Storage, TransientError
+from bkctl.storage.base import (
+    AlreadyExistsError,
+    ChangedError,
+    NotFoundError,
+    Storage,
+    TransientError,
+)
 from bkctl.storage.metrics import Metrics
 from bkctl.storage.retry import RetryPolicy, RetryStorage
 from bkctl.storage.url import open_storage, parse_storage
@@ -69,7 +75,9 @@ class Model:
     def step(self, storage: Storage, large: int) -> None:
         """Make one call and hold its outcome against what is known."""
         name = self.random.choice(NAMES)
-        action = self.random.choice((self.put, self.put, self.save, self.create, self.remove))
+        action = self.random.choice(
+            (self.put, self.put, self.save, self.create, self.swap, self.remove)
+        )
         size = self.random.choice((0, 1, 1000, 40_000, large))
         for act in (action, self.look, self.list_all):
             error = failure_of(partial(act, storage, name, self.random.randbytes(size)))
@@ -103,6 +111,18 @@ class Model:
             self.contents[name] = known - {None}
         else:
             assert None in known or data in known
+
+    def swap(self, storage: Storage, name: str, data: bytes) -> None:
+        known = self.contents[name]
+        old = next(iter(known - {None}), None) or b""
+        new = None if len(data) == 1 else data
+        try:
+            self.changing(name, new, lambda: storage.exchange(name, old, new))
+        except ChangedError:
+            # Not what was expected, or stored damaged and removed.
+            self.contents[name] = known | {None}
+        else:
+            assert old in known or new in known
 
     def remove(self, storage: Storage, name: str, data: bytes) -> None:
         del data

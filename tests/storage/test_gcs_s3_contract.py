@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import AlreadyExistsError, NotFoundError, Storage
+from bkctl.storage.base import AlreadyExistsError, ChangedError, NotFoundError, Storage
 from bkctl.storage.metrics import Metrics
 from bkctl.storage.url import open_storage, parse_storage
 from tests.storage.servers import gcs_server, s3_server
@@ -105,6 +105,56 @@ def test_of_many_threads_that_create_exactly_one_wins(storage: Storage) -> None:
     assert storage.read("a/lock") == won[0]
 
 
+def test_an_exchange_replaces_or_removes_only_what_it_expects(storage: Storage) -> None:
+    storage.create("a/lock", b"first")
+    storage.exchange("a/lock", b"first", b"second, longer")
+    assert storage.read("a/lock") == b"second, longer"
+    for old in (b"first", b"second, shorter", b"", b"second, longer and longer"):
+        for new in (b"third", None):
+            with pytest.raises(ChangedError, match="a/lock: is not as it was"):
+                storage.exchange("a/lock", old, new)
+    assert storage.read("a/lock") == b"second, longer"
+    storage.exchange("a/lock", b"second, longer", None)
+    assert storage.stat("a/lock") is None
+    for new in (b"third", None):
+        with pytest.raises(ChangedError):
+            storage.exchange("a/lock", b"second, longer", new)
+        with pytest.raises(ChangedError):
+            storage.exchange("none", b"", new)
+    assert names(storage) == []
+
+
+def test_of_many_threads_that_exchange_exactly_one_wins(storage: Storage) -> None:
+    storage.create("a/lock", b"left behind")
+    for turn in range(5):
+        barrier = threading.Barrier(6)
+        before = storage.read("a/lock")
+        won: list[bytes] = []
+
+        def contend(
+            content: bytes,
+            barrier: threading.Barrier = barrier,
+            before: bytes = before,
+            won: list[bytes] = won,
+        ) -> None:
+            barrier.wait()
+            try:
+                storage.exchange("a/lock", before, content)
+            except ChangedError:
+                return
+            won.append(content)
+
+        threads = [
+            threading.Thread(target=contend, args=(b"%d of %d" % (i, turn),)) for i in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert storage.read("a/lock") == won[0]
+
+
 def test_a_larger_object_than_expected_is_refused_not_cut(storage: Storage) -> None:
     storage.write("x", b"12345")
     assert storage.read("x", 5) == b"12345"
@@ -191,6 +241,7 @@ def test_names_are_checked_by_every_method(storage: Storage, tmp_path: Path) -> 
             lambda name=name: storage.delete(name),
             lambda name=name: storage.write(name, b""),
             lambda name=name: storage.create(name, b""),
+            lambda name=name: storage.exchange(name, b"", None),
             lambda name=name: storage.save_file(name, path),
             lambda name=name: names(storage, name),
             lambda name=name: storage.list_folders(name),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import NotFoundError
+from bkctl.storage.base import ChangedError, NotFoundError
 from bkctl.storage.noop import NoopStorage
 
 
@@ -24,6 +24,8 @@ def test_everything_is_taken_and_nothing_is_kept(tmp_path: Path) -> None:
     assert storage.stat("a") is None
     assert list(storage.list()) == []
     assert storage.list_folders() == ()
+    with pytest.raises(ChangedError):
+        storage.exchange("a", b"1", b"2")
     for read in (storage.read, storage.open):
         with pytest.raises(NotFoundError, match="noop://: a: no such object"):
             read("a")

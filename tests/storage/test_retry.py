@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import AlreadyExistsError, NotFoundError, ObjectInfo, TransientError
+from bkctl.storage.base import (
+    AlreadyExistsError,
+    ChangedError,
+    NotFoundError,
+    ObjectInfo,
+    TransientError,
+)
 from bkctl.storage.local import LocalStorage
 from bkctl.storage.metrics import Metrics, MetricsStorage
 from bkctl.storage.retry import RetryPolicy, RetryStorage
@@ -37,6 +43,12 @@ class Flaky(LocalStorage):
     def create(self, name: str, data: bytes) -> None:
         self.fail()
         super().create(name, data)
+        if self.lost:
+            raise self.lost.pop(0)
+
+    def exchange(self, name: str, old: bytes, new: bytes | None) -> None:
+        self.fail()
+        super().exchange(name, old, new)
         if self.lost:
             raise self.lost.pop(0)
 
@@ -172,6 +184,33 @@ def test_the_same_content_without_a_failure_of_ours_is_someone_elses(
     flaky.write("x", b"same")
     with pytest.raises(AlreadyExistsError):
         retrying(flaky, clock).create("x", b"same")
+
+
+@pytest.mark.parametrize("new", [b"new", None])
+def test_an_exchange_whose_answer_was_lost_is_a_success(
+    flaky: Flaky, clock: Clock, new: bytes | None
+) -> None:
+    flaky.write("x", b"old")
+    flaky.lost = [transient()]
+    retrying(flaky, clock).exchange("x", b"old", new)
+    assert (flaky.read("x") if flaky.stat("x") else None) == new
+
+
+@pytest.mark.parametrize("new", [b"new", None])
+def test_an_exchange_that_was_overtaken_is_told_so(
+    flaky: Flaky, clock: Clock, new: bytes | None
+) -> None:
+    flaky.write("x", b"old")
+    flaky.errors = [transient()]
+
+    def overtake(seconds: float) -> None:
+        del seconds
+        flaky.write("x", b"theirs")
+
+    storage = RetryStorage(flaky, clock=clock, sleep=overtake)
+    with pytest.raises(ChangedError):
+        storage.exchange("x", b"old", new)
+    assert flaky.read("x") == b"theirs"
 
 
 def test_a_listing_that_is_cut_goes_on_where_it_was(flaky: Flaky, clock: Clock) -> None:
