@@ -57,6 +57,12 @@ class RangesFailedError(BkctlError):
     exit_code = 3
 
 
+class RepositoryLockedError(BkctlError):
+    """Another run holds the repository's lock; names it."""
+
+    exit_code = 6
+
+
 class WorkerDiedError(BkctlError):
     """A worker process ended without an answer (killed, out of memory, crashed)."""
 

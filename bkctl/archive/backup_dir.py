@@ -11,6 +11,7 @@ wherever the run was cut. backup.lock stays, as br's does: a name is used once.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,9 +107,12 @@ class BackupDir:
         """Write report.json alone, for a run that publishes nothing."""
         self._storage.write(self.object_name(REPORT_NAME), report.to_json())
 
-    def publish(self, meta: BackupMeta, report: Report) -> Report:
+    def publish(
+        self, meta: BackupMeta, report: Report, check: Callable[[], None] = lambda: None
+    ) -> Report:
         """Make this a backup: report.json, then backupmeta, last and in one step.
 
+        `check` is called between the two, to raise if this run may not publish any more.
         Return the report as it is stored, with backupmeta's hash. Before that, every file that
         `meta` names must be there at its size and `meta` must read back as it is, or StorageError
         or CorruptionError is raised and nothing is published.
@@ -120,6 +124,7 @@ class BackupDir:
             self._check_files(meta)
         report = replace(report, backupmeta_sha256=hashlib.sha256(data).digest())
         self.write_report(report)
+        check()
         # Nothing may follow: what fails after this line fails a backup that counts.
         self._storage.create(self.object_name(META_NAME), data)
         return report

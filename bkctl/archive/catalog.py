@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.chain import Chains
-from bkctl.archive.names import META_NAME, check_backup_name
+from bkctl.archive.names import META_NAME, REPOSITORY_LOCK_NAME, check_backup_name
 from bkctl.archive.summary import BackupState, BackupSummary, summarize
 from bkctl.errors import UsageError
 from bkctl.storage.base import ObjectInfo, Storage
@@ -31,8 +31,8 @@ class RootBackupDir(BackupDir):
         return file_name
 
     def list_files(self) -> tuple[ObjectInfo, ...]:
-        """List all objects of the storage."""
-        return tuple(self._storage.list())
+        """List all objects of the storage, except the lock of a run that is writing there."""
+        return tuple(info for info in self._storage.list() if info.name != REPOSITORY_LOCK_NAME)
 
 
 @dataclass(frozen=True, slots=True)

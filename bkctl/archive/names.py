@@ -1,6 +1,7 @@
 """Names: of backups in a repository and of the files in a backup.
 
 repository/
+  bkctl.lock       who is writing there now
   <backup name>/
     backup.lock    who took the name; the first thing written
     *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst
@@ -18,6 +19,7 @@ from bkctl.errors import UsageError
 META_NAME = "backupmeta"
 LOCK_NAME = "backup.lock"
 REPORT_NAME = "report.json"
+REPOSITORY_LOCK_NAME = "bkctl.lock"
 MAX_BACKUP_NAME_BYTES = 200
 
 

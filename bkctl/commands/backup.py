@@ -35,7 +35,8 @@ Example:
 \b
 Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
 was started; 3 some ranges failed, nothing is published, what is finished is
-kept for --resume; 4 the same, all of them on locked keys; 130/143 interrupted.
+kept for --resume; 4 the same, all of them on locked keys; 6 another run holds
+the repository's lock, nothing was started; 130/143 interrupted.
 """
 
 Compression = Annotated[
@@ -212,7 +213,9 @@ def _run(
     begun = time.time()
     with stop_on_signal() as stop:
         try:
-            report = take_backup(request, make_listener(progress.value), stop.is_asked, pool)
+            report = take_backup(
+                request, make_listener(progress.value), stop.is_asked, pool, options.notify
+            )
         except BkctlError as e:
             if as_json:
                 print_json(failed_report(request, e, begun).to_json_dict())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -171,6 +172,12 @@ def required(name: str, value: _T | None) -> _T:
             f"{name.lstrip('-')} in bkctl.toml"
         )
     return value
+
+
+def notify(message: str) -> None:
+    """Say on stderr what the user should know and nothing depends on."""
+    with contextlib.suppress(OSError):
+        print(f"bkctl: {message}", file=sys.stderr, flush=True)
 
 
 def size(name: str, text: str) -> int:

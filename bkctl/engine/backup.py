@@ -20,6 +20,7 @@ from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
 from bkctl.archive.meta import BackupMeta, RawRange
 from bkctl.archive.names import check_backup_name, default_backup_name
 from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
+from bkctl.archive.repository_lock import repository_lock
 from bkctl.codec.tso import format_ts
 from bkctl.engine.changes import without_unchanged
 from bkctl.engine.events import Listener
@@ -115,24 +116,30 @@ def take_backup(
     listener: Listener,
     is_cancelled: Callable[[], bool] = lambda: False,
     pool: WorkerPool | None = None,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """Take the backup and publish it if every range succeeded, with the workers of `pool`.
+    """Take the backup with the workers of `pool`, and publish it if every range succeeded.
+
+    Holds the repository's lock meanwhile.
 
     The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
     published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
-    RegionMapError before anything is started, StorageError where the destination fails.
+    RegionMapError before anything is started, RepositoryLockedError where another run is writing,
+    StorageError where the destination fails. `notify` is told what concerns the lock.
     """
     if pool is None:
         with backup_workers(request.jobs) as own_pool:
-            return take_backup(request, listener, is_cancelled, own_pool)
+            return take_backup(request, listener, is_cancelled, own_pool, notify)
     begun = time.time()
     with Source(request.source) as source:
         _check_source(source, request)
         if not request.source.point_in_time:
             refuse_forgotten_files(source)
         store_id = source.ident.store_id if request.store_id is None else request.store_id
-        storage = open_storage(request.storage)
-        try:
+        with (
+            open_storage(request.storage) as storage,
+            repository_lock(storage, "backup", notify=notify) as lock,
+        ):
             request, base = _follow(request, source, store_id, storage)
             plan, db_dir = _plan(request, source, store_id)
             name = request.name or default_backup_name(request.end_ts, request.kind)
@@ -152,14 +159,12 @@ def take_backup(
             report = _report(request, source, store_id, name, plan, result, len(finished), begun)
             report = dataclasses.replace(report, base=base.name, note=base.note)
             if report.status == "ok":
-                report = backup_dir.publish(_meta(request, source, result), report)
+                report = backup_dir.publish(_meta(request, source, result), report, lock.check)
                 with contextlib.suppress(StorageError):  # the backup counts already
                     remove_checkpoints(storage, name)
             else:
                 backup_dir.write_report(report)
             return report
-        finally:
-            storage.close()
 
 
 def _follow(
