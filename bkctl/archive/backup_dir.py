@@ -11,7 +11,9 @@ wherever the run was cut. backup.lock stays, as br's does: a name is used once.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +32,9 @@ from bkctl.storage.base import (
 
 _MAX_LOCK_BYTES = 1 << 20
 _MAX_REPORT_BYTES = 256 << 20
+_DELETERS = 8
+# Set in backup.lock before a deletion begins: what is found without a backupmeta then is no run's.
+DELETED_FIELD = "deleted"
 _OWN_NAMES = frozenset({META_NAME, LOCK_NAME, REPORT_NAME})
 
 
@@ -201,15 +206,28 @@ class BackupDir:
     def delete(self) -> None:
         """Remove the backup, its backupmeta first: cut off half-way it is unfinished, not broken.
 
-        The lock goes last, so that nobody takes the name meanwhile. May be repeated.
+        The lock says before all that what is left is to be deleted, and goes last, so that nobody
+        takes the name or the rest up meanwhile. May be repeated.
         """
         lock = self.object_name(LOCK_NAME)
+        self._mark_deleted(lock)
         self._storage.delete(self.object_name(META_NAME))
-        for info in self.list_files():
-            if info.name != lock:
-                self._storage.delete(info.name)
+        names = [info.name for info in self.list_files() if info.name != lock]
+        with ThreadPoolExecutor(_DELETERS, thread_name_prefix="delete") as threads:
+            for _ in threads.map(self._storage.delete, names):
+                pass
         self._storage.discard_staging(self.name)
         self._storage.delete(lock)
+
+    def _mark_deleted(self, lock: str) -> None:
+        try:
+            claim = json.loads(self.read_claim() or b"{}")
+        except (ValueError, RecursionError):
+            claim = {}
+        if not isinstance(claim, dict):
+            claim = {}
+        if DELETED_FIELD not in claim:
+            self._storage.write(lock, json.dumps({**claim, DELETED_FIELD: True}).encode())
 
 
 @dataclass(frozen=True, slots=True)

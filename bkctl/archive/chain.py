@@ -45,15 +45,21 @@ class Chains:
                 self._place(backup)
 
     def _place(self, backup: BackupSummary) -> None:
-        ending = self._ending.get(backup.facts.start_ts, [])
-        bases = [base for base in ending if _is_base(base, backup)]
-        if not bases:
+        base = self.find_base(backup)
+        if base is None:
             self._orphans.add(backup.name)
             return
-        base = max(bases, key=self._preference)
         self._bases[backup.name] = base
         if base.name in self._orphans:
             self._orphans.add(backup.name)
+
+    def find_base(self, backup: BackupSummary) -> BackupSummary | None:
+        """What a backup builds on, or would if it were finished; None if there is no such."""
+        if backup.facts.kind != "incr":
+            return None
+        ending = self._ending.get(backup.facts.start_ts, [])
+        bases = [base for base in ending if _is_base(base, backup)]
+        return max(bases, key=self._preference) if bases else None
 
     def _preference(self, base: BackupSummary) -> tuple[bool, bool, bool, float, str]:
         """Of several bases the one that is whole, complete to its root, and needs least."""
@@ -64,6 +70,11 @@ class Chains:
             base.created,
             base.name,
         )
+
+    @property
+    def oldest_first(self) -> tuple[BackupSummary, ...]:
+        """All backups, oldest first, none before what it builds on."""
+        return tuple(self._by_name.values())
 
     @property
     def roots(self) -> tuple[ChainNode, ...]:

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
-from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.backup_dir import DELETED_FIELD, BackupDir
 from bkctl.archive.contents import parse_origin, total
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME
@@ -35,6 +35,7 @@ class Claim:
     """What backup.lock says: who took the backup's name, when, and what for.
 
     `window` is the raw user keys the run was limited to. Fields that it lacks are empty, 0 or None.
+    `is_deleted` tells that the folder is being, or was not wholly, deleted.
     """
 
     host: str = ""
@@ -46,6 +47,8 @@ class Claim:
     store_id: int = 0
     cluster_id: int = 0
     window: KeyRange | None = None
+    cf: str = ""
+    is_deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class BackupFacts:
     """What is known of a backup's content; timestamps are TSOs, sizes bytes.
 
     `mode` is txn, raw or, if unknown, empty. Ids are None where they are unknown or, as the store
-    of a whole cluster's backup, not one. `window` is the raw user keys the backup was limited to.
+    of a whole cluster's backup, not one. `window` is the raw user keys the backup was limited to,
+    `cf` the column family of raw ones.
     """
 
     mode: str = ""
@@ -66,6 +70,7 @@ class BackupFacts:
     size: int = 0
     total_kvs: int = 0
     total_bytes: int = 0
+    cf: str = ""
 
     @property
     def kind(self) -> str:
@@ -129,6 +134,8 @@ def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
         remark = remark or str(e)
     if state is BackupState.UNFINISHED and claim is None and report is None:
         remark = remark or f"it has no {META_NAME} and no trace of a run; perhaps no backup at all"
+    if state is BackupState.UNFINISHED and claim is not None and claim.is_deleted:
+        remark = "its deletion was cut off; bkctl prune finishes it"
     modified = meta_info.modified if meta_info is not None else 0.0
     created = report.started_at + report.seconds if report and report.started_at else modified
     facts = _facts_of_meta(meta, report, claim) if meta else _facts_of_run(report, claim)
@@ -163,6 +170,8 @@ def parse_claim(data: bytes | None) -> Claim | None:
         store_id=_count(settings, "store_id") or 0,
         cluster_id=_count(settings, "cluster_id") or 0,
         window=window if "start_key" in settings else None,
+        cf=_text(settings, "cf"),
+        is_deleted=DELETED_FIELD in fields,
     )
 
 
@@ -193,6 +202,7 @@ def _facts_of_meta(meta: BackupMeta, report: Report | None, claim: Claim | None)
         size=totals.size or meta.backup_size,
         total_kvs=totals.total_kvs,
         total_bytes=totals.total_bytes,
+        cf=", ".join(sorted({entry.cf for entry in meta.raw_ranges})) or claim.cf,
     )
 
 
@@ -213,6 +223,7 @@ def _facts_of_run(report: Report | None, claim: Claim | None) -> BackupFacts:
             store_id=claim.store_id or None,
             cluster_id=claim.cluster_id or None,
             window=claim.window,
+            cf=claim.cf,
         )
     return BackupFacts(
         mode=report.mode,
@@ -225,4 +236,5 @@ def _facts_of_run(report: Report | None, claim: Claim | None) -> BackupFacts:
         size=report.size,
         total_kvs=report.total_kvs,
         total_bytes=report.total_bytes,
+        cf=claim.cf,
     )

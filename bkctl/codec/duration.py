@@ -1,4 +1,4 @@
-"""Spans of time as people write them: `30s`, `90m`, `7d`."""
+"""Spans of time as people write them: `90s`, `30m`, `36h`, `30d`, `4w`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import re
 
 from bkctl.errors import UsageError
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def parse_duration(text: str) -> int:
-    """Read a number of seconds: `30s`, `15m`, `6h`, `7d`, `4w`, or `0`. Raises UsageError."""
-    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([smhdw])\s*", text, re.ASCII)
-    if match is not None:
-        return int(match[1]) * _UNITS[match[2]]
-    if text.strip() == "0":
-        return 0
-    raise UsageError(f"{text[:40]!a} is no span of time; write 30s, 15m, 6h, 7d or 4w")
+    """Read a span of time as seconds: a whole number and s, m, h, d or w. Raises UsageError."""
+    match = re.fullmatch(r"\s*([0-9]{1,9})([smhdw])\s*", text, re.ASCII)
+    if match is None:
+        raise UsageError(f"{text[:40]!a} is no span of time; write 30d, 36h or 90m (s, m, h, d, w)")
+    return int(match[1]) * _SECONDS[match[2]]

@@ -158,7 +158,7 @@ def backup(
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import parse_storage
 
-        waits = options.duration("--wait-locks", wait_locks)
+        waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
         first, last = options.parse_key_window(start_key, end_key, key_format)
@@ -183,7 +183,7 @@ def backup(
             resume=resume,
             resume_newest=resume and name is None and end_ts is None,
             incremental=incremental,
-            full_every=options.duration("--full-every", full_every),
+            full_every=_seconds("--full-every", full_every),
             gc_safe_point=_safe_point(gc_safe_point, pd),
             wait_locks=None if waits is None else Patience(waits),
             resolve_locks=resolve_locks,
@@ -191,6 +191,10 @@ def backup(
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
         _run(request, pool, progress, as_json=json)
+
+
+def _seconds(option: str, text: str | None) -> int | None:
+    return None if text is None else options.duration(option, text)
 
 
 def _safe_point(given: int | None, pd: str | None) -> int | None:

@@ -193,12 +193,12 @@ def size(name: str, text: str) -> int:
     return found
 
 
-def duration(name: str, text: str | None) -> int | None:
-    """The seconds that an option's text means, None where it has none; UsageError naming it."""
+def duration(name: str, text: str) -> int:
+    """The seconds that an option's text means; UsageError naming the option."""
     from bkctl.codec.duration import parse_duration
 
     try:
-        return None if text is None else parse_duration(text)
+        return parse_duration(text)
     except UsageError as e:
         raise UsageError(f"{name}: {e}") from None
 

@@ -16,6 +16,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import LOCK_NAME
+from bkctl.archive.summary import parse_claim
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
@@ -41,6 +42,11 @@ def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -
     claim = backup_dir.read_claim()
     if claim is None:
         raise UsageError(f"{backup_dir.where} was never begun; leave --resume out")
+    if (parsed := parse_claim(claim)) is not None and parsed.is_deleted:
+        raise UsageError(
+            f"{backup_dir.where} is half deleted; let bkctl prune finish that, and begin a new "
+            "backup under another --name"
+        )
     try:
         begun = json.loads(claim)["settings"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from bkctl.archive import backup_pb2
 from bkctl.archive.backup_dir import BackupDir, BackupEntry, StoredMeta, list_backups
 from bkctl.archive.meta import BackupFile, BackupMeta
 from bkctl.archive.report import RangeCounts, Report
+from bkctl.archive.summary import parse_claim
 from bkctl.errors import CorruptionError, StorageError, UsageError
 from bkctl.storage.local import LocalStorage
 from bkctl.storage.noop import NoopStorage
@@ -124,14 +126,14 @@ class CutStorage(LocalStorage):
 
     def __init__(self, root: Path, at: int, after: bool) -> None:
         super().__init__(root)
-        self._left, self._after = at, after
+        self._steps, self._at, self._after = itertools.count(1), at, after
 
     def _step(self, call: Callable[[], None]) -> None:
-        self._left -= 1
-        if self._left == 0 and not self._after:
+        is_last = next(self._steps) == self._at
+        if is_last and not self._after:
             raise Cut
         call()
-        if self._left == 0:
+        if is_last:
             raise Cut
 
     def write(self, name: str, data: bytes) -> None:
@@ -185,14 +187,18 @@ def test_a_run_cut_anywhere_leaves_no_backupmeta_with_files_missing(
 def test_a_deletion_cut_anywhere_leaves_no_backupmeta_with_files_missing(
     tmp_path: Path, scratch: Path, after: bool
 ) -> None:
-    # backupmeta, two files, the report, staging, the lock.
-    for at in range(1, 7):
+    # The mark, backupmeta, two files and the report, staging, the lock.
+    for at in range(1, 8):
         root = tmp_path / f"repository-{at}"
         take_backup(BackupDir(LocalStorage(root), "full"), scratch)
         with pytest.raises(Cut):
             BackupDir(CutStorage(root, at, after), "full").delete()
-        assert assert_whole_or_unfinished(root) == (at == 1 and not after)
+        assert assert_whole_or_unfinished(root) == (at == 1 or (at == 2 and not after))
         storage = LocalStorage(root)
+        claim = parse_claim(BackupDir(storage, "full").read_claim())
+        whole, gone = at == 1 and not after, at == 7 and after
+        assert (claim is None) == gone
+        assert gone or (claim is not None and claim.is_deleted != whole)
         BackupDir(storage, "full").delete()
         assert storage.list_folders() == ()
 
