@@ -26,7 +26,7 @@ def main() -> None:
     from bkctl.cli import app
     from bkctl.ui import progress
 
-    progress.make_listener = staying
+    progress.make_listener = staying  # type: ignore[assignment]
     print("ready", flush=True)
     sys.stdin.readline()
     app(sys.argv[1:])
