@@ -122,6 +122,7 @@ def _run(storage: Storage, policy: Policy, after: int, *, as_json: bool) -> None
 
     page = output.Page.of_stdout()
     removed: list[str] = []
+    storage.list_folders()  # or the lock would make a mistyped directory
     with (
         stop_on_signal() as stop,
         repository_lock(storage, "prune", notify=options.notify) as lock,
