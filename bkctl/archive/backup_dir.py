@@ -3,6 +3,7 @@
     1. claim        backup.lock is created, which only one run can do
     2. save_file    the SST files, as they are finished
     3. publish      report.json, then backupmeta, each in one step
+    4. delete       backup.lock is marked; backupmeta goes first, backup.lock last
 
 A folder with a backupmeta is a backup, whole; one without is unfinished and never taken for one,
 wherever the run was cut. backup.lock stays, as br's does: a name is used once.

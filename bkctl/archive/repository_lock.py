@@ -90,6 +90,7 @@ class RepositoryLock:
         self._threads = threading.Lock()
         self._holder = Holder()
         self._content = b""
+        self._renewed = 0.0
         self._lost: LockLostError | None = None
 
     def acquire(self) -> None:
@@ -101,6 +102,7 @@ class RepositoryLock:
         self._content = self._holder.encode()
         holder = Holder()
         for _ in range(_TRIES):
+            self._renewed = self.timing.monotonic()
             with suppress(AlreadyExistsError):
                 self._storage.create(REPOSITORY_LOCK_NAME, self._content)
                 return
@@ -110,6 +112,7 @@ class RepositoryLock:
             holder = parse_holder(seen)
             if not self._is_dead(holder, seen):
                 continue
+            self._renewed = self.timing.monotonic()
             with suppress(ChangedError):
                 self._storage.exchange(REPOSITORY_LOCK_NAME, seen, self._content)
                 self._notify(
@@ -166,10 +169,10 @@ class RepositoryLock:
         with self._threads:
             if self._lost is not None:
                 raise self._lost
-            holder = self._holder
+            now = self.timing.monotonic()
             following = replace(
-                holder,
-                heartbeat=holder.heartbeat + 1,
+                self._holder,
+                heartbeat=self._holder.heartbeat + 1,
                 heartbeat_at=format_time(self.timing.wall()),
             )
             try:
@@ -177,15 +180,25 @@ class RepositoryLock:
             except LockLostError as e:
                 self._lost = e
                 raise
-            self._holder = following
+            self._holder, self._renewed = following, now
 
     def check(self) -> None:
-        """Make sure that the lock is still ours, and will be for `dead_after`; errors as `renew`.
+        """Make sure that the lock is still ours, and will be for a while; errors as for `renew`.
 
         To be called right before what cannot be taken back.
         """
-        if not self._storage.discards:
+        if self._storage.discards:
+            return
+        if self.timing.monotonic() - self._renewed >= self.timing.heartbeat:
             self.renew()
+            return
+        # Services allow few changes of one object a second, and reads without end.
+        with self._threads:
+            seen = self._read()
+            if self._lost is None and not self._is_ours(seen):
+                self._lost = self._lock_lost(seen)
+            if self._lost is not None:
+                raise self._lost
 
     def release(self) -> None:
         """Let go of the lock; if it is not ours, nothing happens. Raises StorageError."""
@@ -199,14 +212,16 @@ class RepositoryLock:
         except ChangedError:
             # Perhaps by ourselves, in a call that failed without an answer.
             seen = self._read()
-            holder = parse_holder(seen or b"")
-            if seen is None or holder.token != self._holder.token:
+            if seen is None or not self._is_ours(seen):
                 raise self._lock_lost(seen) from None
             try:
                 self._storage.exchange(REPOSITORY_LOCK_NAME, seen, new)
             except ChangedError:
                 raise self._lock_lost(self._read()) from None
         self._content = new or b""
+
+    def _is_ours(self, seen: bytes | None) -> bool:
+        return seen is not None and parse_holder(seen).token == self._holder.token
 
     def _lock_lost(self, seen: bytes | None) -> LockLostError:
         what = "is gone" if seen is None else f"was taken over by {parse_holder(seen).describe()}"

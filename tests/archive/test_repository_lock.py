@@ -180,15 +180,18 @@ def test_of_many_that_find_a_dead_holder_exactly_one_takes_over(storage: LocalSt
         won[0].check()
 
 
+@pytest.mark.parametrize("later", [0, 60])
 @pytest.mark.parametrize("theirs", [elsewhere().encode(), b"", None])
 def test_a_lost_lock_is_noticed_and_the_new_one_left_alone(
-    storage: LocalStorage, theirs: bytes | None
+    storage: LocalStorage, theirs: bytes | None, later: int
 ) -> None:
-    with repository_lock(storage, "backup") as lock:
+    clock = Clock()
+    with repository_lock(storage, "backup", timing=Timing(monotonic=clock)) as lock:
         lock.check()
         storage.delete(NAME)
         if theirs is not None:
             storage.create(NAME, theirs)
+        clock.now += later
         for _ in range(2):
             with pytest.raises(LockLostError, match=r"this run's lock (was taken over by|is gone)"):
                 lock.check()
@@ -204,6 +207,17 @@ class Unanswering(LocalStorage):
         super().exchange(name, old, new)
         if self.fails:
             raise StorageError("no answer")
+
+
+def test_a_check_renews_what_was_not_renewed_lately(storage: LocalStorage) -> None:
+    clock = Clock()
+    with repository_lock(storage, "backup", timing=Timing(monotonic=clock)) as lock:
+        beats = []
+        for seconds in (0, 10, 15, 1, 100):
+            clock.now += seconds
+            lock.check()
+            beats.append(held_by(storage).heartbeat)
+        assert beats == [0, 0, 1, 1, 2]
 
 
 def test_a_heartbeat_without_an_answer_does_not_lose_the_lock(tmp_path: Path) -> None:
