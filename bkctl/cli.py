@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bkctl import __version__
-from bkctl.commands import backup, prune, ranges, regions, restore, show, tso, verify
+from bkctl.commands import backup, merge, prune, ranges, regions, restore, show, tso, verify
 from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
 from bkctl.errors import BkctlError, CancelledError
@@ -175,6 +175,7 @@ def program(
 
 app.command("backup", cls=BkctlCommand, help=backup.HELP)(backup.backup)
 app.command("list", cls=BkctlCommand, help=list_backups.HELP)(list_backups.list_)
+app.command("merge", cls=BkctlCommand, help=merge.HELP)(merge.merge)
 app.command("prune", cls=BkctlCommand, help=prune.HELP)(prune.prune)
 app.command("ranges", cls=BkctlCommand, help=ranges.HELP)(ranges.ranges)
 app.command("regions", cls=BkctlCommand, help=regions.HELP)(regions.regions)

@@ -5,12 +5,13 @@
      "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
      "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
-     "storage", "started_at", "codec", "resumed", "base", "backupmeta_sha256",
-     "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...]}
+     "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
+     "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...], "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; the last three lines may be missing. Decided
 locks are those of transactions whose end the store knew: `commit_ts` is null if rolled back.
+`merged_from` names the backups that a merged one was made of, oldest first.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
 the bytes of backupmeta.
 """
@@ -98,6 +99,7 @@ class Report:
     note: str = ""
     decided_locks: tuple[DecidedLock, ...] = ()
     backupmeta_sha256: bytes = b""
+    merged_from: tuple[str, ...] = ()
 
     def to_json_dict(self) -> dict[str, object]:
         """Give the report as the JSON object of the module's text."""
@@ -152,6 +154,8 @@ class Report:
                 for lock in self.decided_locks
             ],
         }
+        if self.merged_from:
+            document["merged_from"] = list(self.merged_from)
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
         return document
@@ -214,6 +218,7 @@ class Report:
                 for lock in fields.objects("decided_locks")
             ),
             backupmeta_sha256=fields.digest("backupmeta_sha256"),
+            merged_from=fields.texts("merged_from"),
         )
 
 
@@ -229,6 +234,12 @@ class _Fields:
     def text(self, name: str, default: str | None = None) -> str:
         value = self._fields.get(name, default)
         return value if isinstance(value, str) else self._refuse(name, "a text")
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        values = self._fields.get(name, [])
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return tuple(values)
+        return self._refuse(name, "a list of texts")
 
     def word(self, name: str, words: frozenset[str]) -> str:
         value = self.text(name)

@@ -28,7 +28,7 @@ from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, f
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, RangeFailure, RunResult
+from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
 from bkctl.engine.wait import Patience, wait_for_locks
 from bkctl.engine.workers import backup_workers
@@ -251,9 +251,8 @@ def _run(
         return BackupRun(
             pool,
             task,
-            ranges,
+            FairShares(ranges, jobs),
             listener,
-            jobs=jobs,
             batch_size=request.batch_size,
             is_cancelled=is_cancelled,
         ).run()

@@ -53,7 +53,8 @@ def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -
         begun = None
     if not isinstance(begun, dict):
         raise UsageError(f"{backup_dir.where} was not begun by bkctl; give another --name")
-    for name, value in settings.items():
+    for name in dict.fromkeys([*settings, *begun]):
+        value = settings.get(name)
         if begun.get(name) != value:
             raise UsageError(
                 f"{backup_dir.where} was begun with {name} {begun.get(name)!r}, now it is "

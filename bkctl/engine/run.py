@@ -7,8 +7,9 @@ and comes back for more until there are none.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bkctl.archive.meta import BackupFile
 from bkctl.engine.events import Listener
@@ -30,6 +31,25 @@ _MAX_DISPATCHES = 3
 
 
 _SHARES = 2
+
+
+class Forward(Protocol):
+    """Hands out the next ranges, at most `limit`; none when there are no more."""
+
+    def forward(self, limit: int) -> list[BackupRange]:
+        """The next ranges."""
+
+
+class FairShares:
+    """Hands out ranges in order: fewer towards the end, so that no worker has many left alone."""
+
+    def __init__(self, ranges: Iterable[BackupRange], jobs: int) -> None:
+        self._left, self._jobs = deque(ranges), jobs
+
+    def forward(self, limit: int) -> list[BackupRange]:
+        """The next ranges, at most `limit`; none when there are no more."""
+        fair = -(-len(self._left) // (self._jobs * _SHARES))
+        return [self._left.popleft() for _ in range(min(limit, fair))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +84,19 @@ class _Open:
 
 
 class BackupRun:
-    """One pass over ranges; `run` drives the pool until every range has ended.
-
-    Each job is at most `batch_size` ranges, and fewer towards the end, so that no worker has many
-    left when the others have none.
-    """
+    """One pass over a progress; `run` drives the pool until every range has ended."""
 
     def __init__(
         self,
         pool: WorkerPool,
         task: BackupTask,
-        ranges: Sequence[BackupRange],
+        progress: Forward,
         listener: Listener,
         *,
-        jobs: int,
         batch_size: int = DEFAULT_BATCH_SIZE,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._pool, self._task = pool, task
-        self._left = deque(ranges)
-        self._jobs = jobs
+        self._pool, self._task, self._progress = pool, task, progress
         self._listener = listener
         self._batch_size = batch_size
         self._is_cancelled = is_cancelled
@@ -108,9 +121,7 @@ class BackupRun:
                 self._handle(event)
 
     def _submit_next(self) -> bool:
-        fair = -(-len(self._left) // (self._jobs * _SHARES))
-        count = min(self._batch_size, fair)
-        ranges = [self._left.popleft() for _ in range(count)]
+        ranges = self._progress.forward(self._batch_size)
         numbers = range(self._next_number, self._next_number + len(ranges))
         self._next_number += len(ranges)
         for number, backup_range in zip(numbers, ranges, strict=True):

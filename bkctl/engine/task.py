@@ -10,6 +10,7 @@ from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
+from bkctl.store.database import Database
 
 DEFAULT_SST_MAX_SIZE = 144 << 20
 
@@ -36,6 +37,10 @@ class BackupTask:
     name: str
     staging: Path
     deciding_dir: Path | None = None
+
+    def open_database(self) -> Database:
+        """Open the view; raises CorruptionError where it is damaged."""
+        return Database(self.db_dir, self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class _Opened:
             self.close()
             self._storage = open_storage(task.storage)
             self._saver = Saver(self._storage, task.name, writer_bucket(task.storage))
-            self._database = Database(task.db_dir, task.source)
+            self._database = task.open_database()
             self._task = task
         return self._database, self._storage, self._saver
 
@@ -79,6 +79,11 @@ class _Opened:
 
 
 _opened = _Opened()
+
+
+def close_opened() -> None:
+    """Let the view and the storage at hand go, for a view that is about to be removed."""
+    _opened.close()
 
 
 def _recorder(

@@ -40,15 +40,18 @@ _VALUE = itemgetter(1)
 class Database:
     """A view opened read-only; `source` replaces the private folder's name in messages."""
 
-    def __init__(self, db_dir: Path, source: Path) -> None:
-        """Open `db_dir`; raises CorruptionError where RocksDB finds damage."""
+    def __init__(self, db_dir: Path, source: Path, levels: int | None = None) -> None:
+        """Open `db_dir`; raises CorruptionError where RocksDB finds damage.
+
+        A store of more than the usual number of levels can be opened only with that number.
+        """
         self._db_dir, self._source = db_dir, source
         try:
             self.families = tuple(Rdict.list_cf(str(db_dir)))
             self._db = Rdict(
                 str(db_dir),
-                _options(),
-                column_families={name: _options() for name in self.families},
+                _options(levels),
+                column_families={name: _options(levels) for name in self.families},
                 access_type=AccessType.read_only(False),
             )
         except Exception as e:  # rocksdict raises nothing narrower
@@ -250,8 +253,10 @@ def _flush(db_dir: Path, source: Path, point_in_time: bool) -> None:
         ) from None
 
 
-def _options() -> Options:
+def _options(levels: int | None = None) -> Options:
     options = Options(raw_mode=True)
+    if levels is not None:
+        options.set_num_levels(levels)
     table = BlockBasedOptions()
     table.set_block_cache(Cache(_BLOCK_CACHE))
     table.set_cache_index_and_filter_blocks(True)

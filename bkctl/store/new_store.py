@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rocksdict import IngestExternalFileOptions, Options, Rdict
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
 
+LEVELS = 7
 TIKV_FAMILIES = ("default", "lock", "write", "raft")
 _OPEN_FILES = 64
 _LIBRARY_FILES = ("rocksdict-config.json", "LOG")
@@ -44,20 +46,32 @@ _OPTIONS_OF_FAMILY = """
 """
 
 
+@dataclass(frozen=True, slots=True)
+class TakenFile:
+    """A file of the store by its name there, with its first and its last key."""
+
+    name: str
+    first_key: bytes
+    last_key: bytes
+
+
 class NewStore:
     """A RocksDB directory while it is made; a context manager, which closes it.
 
     `families` are made besides those of TiKV. Only what `finish` has completed is a store.
     """
 
-    def __init__(self, path: Path, families: Iterable[str] = ()) -> None:
-        """Create the directory `path` with an empty store; StorageError where that fails."""
+    def __init__(self, path: Path, families: Iterable[str] = (), *, levels: int = LEVELS) -> None:
+        """Create the directory `path` with an empty store; StorageError where that fails.
+
+        With more than the usual `levels` it can be opened only by who knows their number.
+        """
         self._path = path
         self.families = tuple(dict.fromkeys([*TIKV_FAMILIES, *families]))
-        options = {name: _options() for name in self.families}
+        options = {name: _options(levels) for name in self.families}
         try:
             self._db: Rdict | None = Rdict(
-                str(path), _options(creating=True), column_families=options
+                str(path), _options(levels, creating=True), column_families=options
             )
         except Exception as e:  # noqa: BLE001 - rocksdict raises nothing narrower
             raise self._error(e) from None
@@ -84,6 +98,13 @@ class NewStore:
         finally:
             if handle is not db:
                 handle.close()
+
+    def files(self) -> list[TakenFile]:
+        """The files that were taken in, under the names that the store gave them."""
+        return [
+            TakenFile(file["name"].lstrip("/"), file["start_key"] or b"", file["end_key"] or b"")
+            for file in self._opened().live_files()
+        ]
 
     def finish(self) -> None:
         """Close the store, remove what only the library needs, and sync the directory."""
@@ -133,8 +154,9 @@ class NewStore:
         return StorageError(f"{self._path}: {text}; check space and permissions there")
 
 
-def _options(*, creating: bool = False) -> Options:
+def _options(levels: int, *, creating: bool = False) -> Options:
     options = Options(raw_mode=True)
+    options.set_num_levels(levels)
     # The store is handed over as it is made: rearranging is for whoever uses it.
     options.set_disable_auto_compactions(True)
     # With a level to itself, each backup of a chain is sorted; otherwise all would share level 0.

@@ -68,7 +68,7 @@ class PinnedView:
         try:
             remove_leftovers(base)
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-            self._owner = _own(self.folder)
+            self._owner = own_folder(self.folder)
             self.db_dir = self.folder / "db"
             self.db_dir.mkdir()
         except OSError as e:
@@ -326,15 +326,16 @@ def _is_open(db_dir: Path) -> bool:
     return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
 
 
-def _own(folder: Path) -> int:
+def own_folder(folder: Path) -> int:
+    """Mark a private folder as in use until the descriptor returned is closed."""
     descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 
-def remove_leftovers(base: Path) -> None:
-    """Remove views in `base` whose process was killed; those of living ones stay."""
-    for folder in base.glob(f"{_PREFIX}*"):
+def remove_leftovers(base: Path, prefix: str = _PREFIX) -> None:
+    """Remove owned folders in `base` whose process was killed; those of living ones stay."""
+    for folder in base.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CLOEXEC)
             try:

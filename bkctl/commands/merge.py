@@ -1,0 +1,217 @@
+"""`bkctl merge`: makes one full backup of a chain, as of its end."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bkctl.codec.tso import format_ts
+from bkctl.commands import backup as backup_command
+from bkctl.commands import options
+from bkctl.commands.signals import stop_on_signal
+from bkctl.errors import CancelledError
+
+if TYPE_CHECKING:
+    from bkctl.archive.report import Report
+    from bkctl.engine.merge import MergeRequest, MergeResult
+    from bkctl.ui.output import Page
+
+HELP = """Merge a chain into one full backup as of its end, from the backups alone.
+
+NAME is the chain's last backup; latest, the default, is the newest in the repository. No store is
+read. What comes out has the records, counts and checksum of a full backup taken at that timestamp.
+Every file is verified first, and nothing is published if one is damaged. The chain stays as it is;
+restore and later incremental backups then use the merged one. A chain that is one full backup
+already needs nothing, and that is no error.
+
+A merge that was cut off is taken up again with --resume; if it ran on this machine, by itself.
+
+Temporary files need no space where the repository is local, as its files are linked there. From a
+cloud, or with --work-dir on another file system, they take about 512 MiB a worker at a time, more
+only where single files are larger.
+
+\b
+Example:
+  bkctl merge --storage local:///backups
+  bkctl merge 20261123T101500.000Z-incr --storage gcs://bucket/backups --dry-run
+
+\b
+Exit codes: 0 published, planned, or nothing to merge; 1 failed; 2 no such
+chain, one that cannot be merged, or a bad option; 5 a backup of the chain is
+damaged; 130/143 interrupted.
+"""
+_MAX_SHOWN = 50
+
+Chain = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="The chain's last backup; default: latest.")
+]
+Name = Annotated[
+    str | None,
+    options.option("--name", metavar="NAME", help="The merged backup's name; default: its time."),
+]
+Resume = Annotated[bool, options.option("--resume", help="Take up a merge that is unfinished.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def merge(
+    chain: Chain = None,
+    storage: options.StorageUrl = None,
+    name: Name = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    compression: backup_command.Compression = "zstd",
+    compression_level: backup_command.CompressionLevel = None,
+    sst_max_size: backup_command.SstMaxSize = "144MiB",
+    jobs: options.Jobs = None,
+    rate_limit: backup_command.RateLimit = None,
+    work_dir: options.WorkDir = None,
+    progress: options.Progress = options.ProgressMode.AUTO,
+    json: options.Json = False,
+    config: options.Config = None,
+) -> None:
+    """Merge a chain and say what came of it."""
+    from bkctl.engine.merge import MergeRequest, plan_merge
+    from bkctl.sst.writer import Compression as SstCompression
+    from bkctl.storage.url import parse_storage
+
+    request = MergeRequest(
+        storage=parse_storage(options.required("--storage", storage)),
+        chain=chain,
+        name=name,
+        compression=SstCompression(compression, compression_level),
+        sst_max_size=options.size("--sst-max-size", sst_max_size),
+        jobs=jobs or options.default_jobs(),
+        resume=resume,
+        rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
+        work_dir=work_dir,
+    )
+    signum = 0
+    if dry_run:
+        result = plan_merge(request)
+    else:
+        result, signum = _merge(request, progress)
+    if json:
+        _print_json(result)
+    else:
+        _print(result)
+    if result.report is not None and result.report.status == "cancelled":
+        raise CancelledError(signum)
+    code = _exit_code(result)
+    if code:
+        raise typer.Exit(code)
+
+
+def _merge(request: MergeRequest, progress: options.ProgressMode) -> tuple[MergeResult, int]:
+    """How the merge went, and the signal that stopped it, if one did."""
+    from bkctl.engine.merge import merge as merge_chain
+    from bkctl.ui.progress import make_listener
+
+    with stop_on_signal() as stop:
+        return merge_chain(request, make_listener(progress.value), stop.is_asked), stop.signum
+
+
+def _exit_code(result: MergeResult) -> int:
+    if result.report is None:
+        return 5 if result.chain.findings else 0
+    kinds = {error.kind for error in result.report.errors}
+    if "corruption" in kinds:
+        return 5
+    return 1 if kinds else 0
+
+
+def _print_json(result: MergeResult) -> None:
+    from bkctl.ui.output import print_json
+
+    if result.report is not None:
+        print_json(result.report.to_json_dict())
+        return
+    chain = result.chain
+    print_json(
+        {
+            "name": result.name,
+            "status": _state(result),
+            "merged_from": list(chain.names),
+            "end_ts": chain.last.facts.end_ts,
+            "ranges": len(chain.ranges),
+            "files": len(chain.files),
+            "size": chain.size,
+            "damages": [
+                {"file": finding.file, "offset": finding.offset, "what": finding.what}
+                for finding in chain.findings
+            ],
+        }
+    )
+
+
+def _state(result: MergeResult) -> str:
+    """What to say where no merge was begun."""
+    if result.chain.findings:
+        return "damaged"
+    return "planned" if len(result.chain.backups) > 1 else "nothing"
+
+
+def _print(result: MergeResult) -> None:
+    from bkctl.ui.output import Page
+
+    page = Page.of_stdout()
+    if result.report is not None:
+        _print_report(page, result.report)
+    else:
+        _print_plan(page, result)
+    if result.chain.gaps:
+        print(
+            "bkctl: warning: backups of the chain left out keys that no region covered; "
+            "see bkctl show",
+            file=sys.stderr,
+        )
+
+
+def _print_plan(page: Page, result: MergeResult) -> None:
+    from bkctl.ui.human import format_count, format_size
+
+    chain, state = result.chain, _state(result)
+    if state == "nothing":
+        page.line(f"{page.bold(chain.last.name)}: is a full backup; there is nothing to merge")
+        return
+    if state == "damaged":
+        page.line(f"{page.bold(result.name)}: not made, as the chain is damaged")
+        _print_lines(page, [str(finding) for finding in chain.findings])
+        return
+    end_ts = chain.last.facts.end_ts or 0
+    page.line(f"{page.bold(result.name)}: would be made, nothing is done")
+    page.line(f"  from    {' → '.join(chain.names)}")
+    page.line(f"  as of   {end_ts} ({format_ts(end_ts)})")
+    page.line(f"  ranges  {format_count(len(chain.ranges))}")
+    page.line(f"  files   {format_count(len(chain.files))}, {format_size(chain.size)}, to be read")
+
+
+def _print_report(page: Page, report: Report) -> None:
+    from bkctl.ui.human import format_count, format_duration, format_size
+
+    counts = report.ranges
+    rate = report.total_bytes / report.seconds if report.seconds else 0.0
+    state = "published" if report.status == "ok" else f"{report.status}, nothing is published"
+    page.line(f"{page.bold(report.name)}: {state}")
+    page.line(f"  where   {report.storage}")
+    page.line(f"  from    {' → '.join(report.merged_from)}")
+    page.line(f"  as of   {report.end_ts} ({format_ts(report.end_ts)})")
+    page.line(f"  ranges  {counts.done} of {counts.total} done, {counts.failed} failed")
+    page.line(
+        f"  data    {format_count(report.total_kvs, 'key')}, {format_size(report.total_bytes)} in "
+        f"{format_duration(report.seconds)} ({format_size(rate)}/s)"
+    )
+    page.line(
+        f"  files   {format_count(report.files)}, {format_size(report.size)} ({report.codec}), "
+        f"crc64xor {report.crc64xor:016x}"
+    )
+    # Ranges that were merged together fail together, by the same words.
+    _print_lines(page, list(dict.fromkeys(error.message for error in report.errors)))
+
+
+def _print_lines(page: Page, lines: list[str]) -> None:
+    for line in lines[:_MAX_SHOWN]:
+        page.line(f"  {line}")
+    if len(lines) > _MAX_SHOWN:
+        page.line(f"  and {len(lines) - _MAX_SHOWN:,} more (see --json)")

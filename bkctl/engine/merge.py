@@ -1,0 +1,339 @@
+"""Merges a chain into one full backup as of its end, from the backups alone.
+
+1. read     the chain, its descriptions, the ranges to make of its files
+2. claim    the new backup's name, or take an unfinished merge up again
+3. merge    portion by portion in worker processes, each out of a temporary store of its files
+4. publish  as any backup, backupmeta last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bkctl import __version__
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
+from bkctl.archive.meta import BackupMeta
+from bkctl.archive.names import check_backup_name, default_backup_name
+from bkctl.archive.report import RangeCounts, RangeError, Report
+from bkctl.archive.summary import parse_claim
+from bkctl.engine.events import Listener
+from bkctl.engine.merge_chain import MergeChain, read_chain
+from bkctl.engine.merge_plan import PORTION_RANGES, Portions, portion_size
+from bkctl.engine.merge_worker import MergeTask, run_merge_job
+from bkctl.engine.pool import WorkerPool
+from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
+from bkctl.engine.run import BackupRun, RunResult
+from bkctl.engine.task import DEFAULT_SST_MAX_SIZE
+from bkctl.errors import StorageError, UsageError
+from bkctl.sst.writer import Compression
+from bkctl.storage.base import Storage
+from bkctl.storage.limit import RateLimit
+from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.store.view import own_folder, remove_leftovers
+
+_FOLDER = "bkctl-merge-"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """What to merge: the chain that ends with the backup `chain`, by default with the newest.
+
+    `name` None names the merged backup after its end timestamp. `rate_limit` is in bytes a second
+    over all workers, for what goes to the storage.
+    """
+
+    storage: StorageSpec
+    chain: str | None = None
+    name: str | None = None
+    compression: Compression = dataclasses.field(default_factory=Compression)
+    sst_max_size: int = DEFAULT_SST_MAX_SIZE
+    jobs: int = 1
+    resume: bool = False
+    rate_limit: int | None = None
+    work_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_backup_name(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """How a merge went; `report` is None where none was begun: nothing to do, or damage found."""
+
+    chain: MergeChain
+    name: str
+    report: Report | None
+
+
+def plan_merge(request: MergeRequest) -> MergeResult:
+    """Find out what a merge would do, without reading a data file; errors as for `merge`."""
+    with open_storage(request.storage) as storage:
+        chain = read_chain(storage, request.chain)
+        return MergeResult(chain, _name(request, chain), None)
+
+
+def merge(
+    request: MergeRequest,
+    listener: Listener,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> MergeResult:
+    """Merge the chain, and publish the result if every range succeeded.
+
+    A chain of one backup is not merged, nor one whose descriptions are damaged. Otherwise the
+    report tells the outcome, as for `take_backup`: damage of a file is an error of its ranges.
+    Raises UsageError before anything is started, StorageError where the repository fails.
+    """
+    begun = time.time()
+    with open_storage(request.storage) as storage:
+        chain = read_chain(storage, request.chain)
+        name = _name(request, chain)
+        if chain.findings or len(chain.backups) == 1:
+            return MergeResult(chain, name, None)
+        backup_dir = BackupDir(storage, name)
+        finished = _begin(request, storage, backup_dir, chain)
+        with _folders(request, storage, name) as (staging, stores):
+            task = _task(request, chain, name, staging, stores)
+            result = _run(request, task, chain, finished, listener, is_cancelled)
+        report = _report(request, name, chain, result, finished, begun)
+        if report.status == "ok":
+            report = backup_dir.publish(_meta(chain, result), report)
+            with contextlib.suppress(StorageError):  # the backup counts already
+                remove_checkpoints(storage, name)
+        else:
+            backup_dir.write_report(report)
+        return MergeResult(chain, name, report)
+
+
+def _name(request: MergeRequest, chain: MergeChain) -> str:
+    return request.name or default_backup_name(chain.last.facts.end_ts or 0, "full")
+
+
+def _begin(
+    request: MergeRequest, storage: Storage, backup_dir: BackupDir, chain: MergeChain
+) -> dict[RangeKey, FinishedRange]:
+    """Claim the name, or take up what a merge left unfinished; the ranges that are finished."""
+    settings = _settings(request, chain)
+    if not request.resume and not _is_abandoned(backup_dir, settings):
+        backup_dir.claim(_claim_info(settings))
+        return {}
+    check_same_settings(backup_dir, settings)
+    return keep_finished(storage, backup_dir, chain.ranges)
+
+
+def _is_abandoned(backup_dir: BackupDir, settings: dict[str, object]) -> bool:
+    """Whether a run of this machine left this very merge unfinished and is surely dead."""
+    data = backup_dir.read_claim()
+    claim = parse_claim(data)
+    if data is None or claim is None or not claim.pid or claim.host != socket.gethostname():
+        return False
+    try:
+        os.kill(claim.pid, 0)
+    except ProcessLookupError:
+        with contextlib.suppress(UsageError):
+            check_same_settings(backup_dir, settings)
+            return True
+    except OSError:
+        pass
+    return False
+
+
+def _settings(request: MergeRequest, chain: MergeChain) -> dict[str, object]:
+    """What the merged backup is; a resumed run must have it in common with the one that began."""
+    facts = chain.last.facts
+    settings: dict[str, object] = {
+        "cluster_id": facts.cluster_id or 0,
+        "store_id": facts.store_id or 0,
+        "start_ts": 0,
+        "end_ts": facts.end_ts or 0,
+        "mode": "txn",
+        "cf": "",
+        "compression": request.compression.codec,
+        "compression_level": request.compression.level,
+        "sst_max_size": request.sst_max_size,
+        "merged_from": list(chain.names),
+    }
+    if facts.window is not None:
+        settings["start_key"] = facts.window.start_key.hex().upper()
+        settings["end_key"] = facts.window.end_key.hex().upper()
+    return settings
+
+
+def _claim_info(settings: dict[str, object]) -> bytes:
+    info = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "bkctl": __version__,
+        "settings": settings,
+    }
+    return json.dumps(info).encode()
+
+
+@contextlib.contextmanager
+def _folders(request: MergeRequest, storage: Storage, name: str) -> Iterator[tuple[Path, Path]]:
+    """Where files are made, and where temporary stores are: beside the chain, if it is local.
+
+    There its files can be linked. A folder elsewhere that a killed run left is removed first.
+    """
+    staging = storage.staging_dir(name)
+    if staging is not None and request.work_dir is None:
+        try:
+            yield staging, staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return
+    base = Path(request.work_dir or tempfile.gettempdir())
+    try:
+        remove_leftovers(base, _FOLDER)
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=base))
+        owner = own_folder(folder)
+    except OSError as e:
+        raise StorageError(
+            f"{e.filename or base}: no room for temporary files ({e.strerror}); "
+            "set TMPDIR or --work-dir to a directory with space"
+        ) from None
+    try:
+        yield staging or folder, folder
+    finally:
+        for path in (staging, folder):
+            if path is not None:
+                shutil.rmtree(path, ignore_errors=True)
+        os.close(owner)
+
+
+def _task(
+    request: MergeRequest, chain: MergeChain, name: str, staging: Path, stores: Path
+) -> MergeTask:
+    storage = request.storage
+    if request.rate_limit is not None:
+        limit = RateLimit(request.rate_limit, stores / "rate-limit")
+        storage = dataclasses.replace(storage, rate_limit=limit)
+    facts = chain.last.facts
+    return MergeTask(
+        db_dir=stores,
+        source=stores,
+        store_id=facts.store_id or 0,
+        start_ts=0,
+        end_ts=facts.end_ts or 0,
+        is_raw=False,
+        family="default",
+        compression=request.compression,
+        sst_max_size=request.sst_max_size,
+        storage=storage,
+        name=name,
+        staging=staging,
+        local_root=Path(storage.path) if storage.scheme == "local" else None,
+    )
+
+
+def _run(
+    request: MergeRequest,
+    task: MergeTask,
+    chain: MergeChain,
+    finished: dict[RangeKey, FinishedRange],
+    listener: Listener,
+    is_cancelled: Callable[[], bool],
+) -> RunResult:
+    """Merge what is not finished yet; the result tells of what was, too."""
+    left = [merge_range for merge_range in chain.ranges if range_key(merge_range) not in finished]
+    total = len(left)
+    jobs = max(1, min(request.jobs, total))
+    portions = Portions(left, portion_size(chain.size, jobs))
+    pool = WorkerPool(run_merge_job)
+    listener.started(total, None, jobs)
+    try:
+        pool.adjust_with(jobs)
+        run = BackupRun(
+            pool, task, portions, listener, batch_size=PORTION_RANGES, is_cancelled=is_cancelled
+        )
+        result = run.run()
+    except BaseException:
+        pool.terminate()
+        raise
+    finally:
+        pool.close()
+        listener.finished()
+    for done in finished.values():
+        result.done += 1
+        result.files += done.files
+    return result
+
+
+def _report(
+    request: MergeRequest,
+    name: str,
+    chain: MergeChain,
+    result: RunResult,
+    finished: dict[RangeKey, FinishedRange],
+    begun: float,
+) -> Report:
+    crc = 0
+    for file in result.files:
+        crc ^= file.crc64xor
+    status = "ok"
+    if result.cancelled:
+        status = "cancelled"
+    elif result.failures:
+        status = "partial" if result.done else "failed"
+    facts = chain.last.facts
+    return Report(
+        name=name,
+        status=status,
+        mode="txn",
+        start_ts=0,
+        end_ts=facts.end_ts or 0,
+        store_id=facts.store_id or 0,
+        cluster_id=facts.cluster_id or 0,
+        ranges=RangeCounts(
+            len(chain.ranges), result.done, len(result.failures), len(chain.skipped)
+        ),
+        files=len(result.files),
+        total_kvs=sum(file.total_kvs for file in result.files),
+        total_bytes=sum(file.total_bytes for file in result.files),
+        crc64xor=crc,
+        size=sum(file.size for file in result.files),
+        seconds=round(time.time() - begun, 3),
+        errors=tuple(
+            RangeError(
+                failure.backup_range.region.id,
+                failure.backup_range.raw_start_key,
+                failure.backup_range.raw_end_key,
+                failure.kind,
+                failure.message,
+            )
+            for failure in result.failures
+        ),
+        skipped=chain.skipped,
+        gaps=chain.gaps,
+        storage=str(request.storage),
+        started_at=begun,
+        codec=request.compression.codec,
+        resumed=len(finished),
+        merged_from=chain.names,
+    )
+
+
+def _meta(chain: MergeChain, result: RunResult) -> BackupMeta:
+    facts = chain.last.facts
+    return BackupMeta(
+        cluster_id=facts.cluster_id or 0,
+        cluster_version="",
+        files=tuple(result.files),
+        start_version=0,
+        end_version=facts.end_ts or 0,
+        api_version=chain.api_version,
+        backup_size=sum(file.size for file in result.files),
+        br_version=f"bkctl {__version__}",
+    )
