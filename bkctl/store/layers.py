@@ -84,7 +84,7 @@ def _ingest(store: NewStore, family: str, files: Sequence[LayerFile]) -> None:
                 try:
                     store.ingest(family, [file.path])
                 except CorruptionError as e:
-                    what = str(e).rpartition("Corruption: ")[2]
+                    what = str(e).rpartition("Corruption: ")[2].replace(str(file.path), "the file")
                     raise CorruptionError(f"{file.shown_name}: {what}") from None
         raise
 

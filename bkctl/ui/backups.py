@@ -355,6 +355,8 @@ def _print_report(page: Page, details: BackupDetails) -> None:
         f"run: {report.status}, {counts.done} of {format_count(counts.total, 'range')} done, "
         f"{counts.failed} failed, {counts.skipped} skipped, in {format_duration(report.seconds)}"
     )
+    if report.merged_from:
+        page.line(f"  merged from {' → '.join(report.merged_from)}")
     for error in report.errors[:_MAX_LISTED]:
         page.line(f"  region {error.region_id}: {error.kind}: {error.message}")
     _print_rest(page, len(report.errors) - _MAX_LISTED, "error")

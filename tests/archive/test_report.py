@@ -35,6 +35,7 @@ REPORTS = st.builds(
     storage=LINE,
     started_at=st.integers(0, 10**10).map(float),
     codec=LINE,
+    merged_from=st.lists(LINE).map(tuple),
 )
 
 REPORT = Report(
