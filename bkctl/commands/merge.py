@@ -87,29 +87,34 @@ def merge(
         rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         work_dir=work_dir,
     )
-    signum = 0
     if dry_run:
         result = plan_merge(request)
+        _tell(result, as_json=json)
     else:
-        result, signum = _merge(request, progress)
-    if json:
-        _print_json(result)
-    else:
-        _print(result)
-    if result.report is not None and result.report.status == "cancelled":
-        raise CancelledError(signum)
+        result = _merge(request, progress, as_json=json)
     code = _exit_code(result)
     if code:
         raise typer.Exit(code)
 
 
-def _merge(request: MergeRequest, progress: options.ProgressMode) -> tuple[MergeResult, int]:
-    """How the merge went, and the signal that stopped it, if one did."""
+def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bool) -> MergeResult:
     from bkctl.engine.merge import merge as merge_chain
     from bkctl.ui.progress import make_listener
 
+    # Told within the block: a signal that comes when all is published changes nothing any more.
     with stop_on_signal() as stop:
-        return merge_chain(request, make_listener(progress.value), stop.is_asked), stop.signum
+        result = merge_chain(request, make_listener(progress.value), stop.is_asked)
+        _tell(result, as_json=as_json)
+    if result.report is not None and result.report.status == "cancelled":
+        raise CancelledError(stop.signum)
+    return result
+
+
+def _tell(result: MergeResult, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(result)
+    else:
+        _print(result)
 
 
 def _exit_code(result: MergeResult) -> int:
