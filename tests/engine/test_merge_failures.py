@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ from tests.oracles import read_oracle, require_shared
 from tests.regions.maps import ON_STORE_4, txn_region
 
 
+@pytest.fixture(scope="module")
+def made_chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repository = tmp_path_factory.mktemp("chain") / "repo"
+    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[5:]])
+    return repository
+
+
+@pytest.fixture
+def repository(made_chain: Path, tmp_path: Path) -> Path:
+    """A full backup and two incrementals, b0 to b2."""
+    return shutil.copytree(made_chain, tmp_path / "repo")
+
+
 def damage_flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -49,10 +63,8 @@ def damage_flip(path: Path) -> None:
 )
 @pytest.mark.parametrize("victim", ["b0", "b2"])
 def test_damage_is_told_by_the_files_name_and_nothing_is_published(
-    damage: Callable[[Path], None], told: str, victim: str, tmp_path: Path
+    damage: Callable[[Path], None], told: str, victim: str, repository: Path
 ) -> None:
-    repository = tmp_path / "repo"
-    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[5:]])
     path = min((repository / victim).glob("*.sst"))
     damage(path)
     result = merged(repository, name="m")
@@ -68,9 +80,7 @@ def test_damage_is_told_by_the_files_name_and_nothing_is_published(
     assert not list(repository.rglob(".bkctl*"))
 
 
-def test_what_failed_for_a_damaged_file_is_taken_up_when_that_is_mended(tmp_path: Path) -> None:
-    repository = tmp_path / "repo"
-    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[5:]])
+def test_what_failed_for_a_damaged_file_is_taken_up_when_that_is_mended(repository: Path) -> None:
     path = max((repository / "b2").glob("*.sst"))
     data = path.read_bytes()
     damage_flip(path)
@@ -83,11 +93,9 @@ def test_what_failed_for_a_damaged_file_is_taken_up_when_that_is_mended(tmp_path
 
 
 def test_a_cancelled_merge_publishes_nothing_and_is_resumed_without_doing_anything_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bkctl.engine.merge.PORTION_RANGES", 1)
-    repository = tmp_path / "repo"
-    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[5:]])
     told: list[str] = []
     request = MergeRequest(parse_storage(str(repository)), name="m")
     result = merge(request, Quiet(told.append), lambda: "range_done" in told)
@@ -110,9 +118,7 @@ def abandon(repository: Path, pid: int, host: str | None = None) -> None:
     path.write_text(json.dumps(claim))
 
 
-def test_only_a_merge_whose_process_is_surely_dead_is_taken_up_unasked(tmp_path: Path) -> None:
-    repository = tmp_path / "repo"
-    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[6:]])
+def test_only_a_merge_whose_process_is_surely_dead_is_taken_up_unasked(repository: Path) -> None:
     request = MergeRequest(parse_storage(str(repository)), name="m")
     merge(request, Quiet(), lambda: True)
     with pytest.raises(UsageError, match="--resume"):
@@ -126,16 +132,14 @@ def test_only_a_merge_whose_process_is_surely_dead_is_taken_up_unasked(tmp_path:
     assert claim["pid"] == dead
 
 
-def test_a_dead_merge_of_this_machine_is_taken_up(tmp_path: Path) -> None:
-    repository = tmp_path / "repo"
-    names = shared_chain("mvcc-short", repository, cuts=[0, *WEEK[5:]])
+def test_a_dead_merge_of_this_machine_is_taken_up(repository: Path) -> None:
     request = MergeRequest(parse_storage(str(repository)), name="m")
     merge(request, Quiet(), lambda: True)
     dead = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(dead, 0)
     abandon(repository, dead)
     with pytest.raises(UsageError, match="unfinished"):
-        merged(repository, chain=names[1], name="m")
+        merged(repository, chain="b1", name="m")
     report_of(merged(repository, name="m"))
 
 
@@ -206,11 +210,10 @@ def test_gaps_that_all_backups_have_are_told_again(tmp_path: Path) -> None:
     assert report.total_kvs == 1
 
 
-def test_an_incremental_whose_base_is_gone_is_refused(tmp_path: Path) -> None:
-    shared_chain("mvcc-short", tmp_path / "repo", cuts=[0, *WEEK[5:]])
-    (tmp_path / "repo" / "b1" / "backupmeta").unlink()
+def test_an_incremental_whose_base_is_gone_is_refused(repository: Path) -> None:
+    (repository / "b1" / "backupmeta").unlink()
     with pytest.raises(UsageError, match="there is none"):
-        merged(tmp_path / "repo", name="m")
+        merged(repository, name="m")
 
 
 def test_a_raw_backup_is_refused() -> None:
@@ -220,7 +223,7 @@ def test_a_raw_backup_is_refused() -> None:
 
 
 def test_links_are_copies_where_there_can_be_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = Path("/dev/shm")
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
@@ -228,8 +231,7 @@ def test_links_are_copies_where_there_can_be_none(
     work = elsewhere / f"bkctl-test-{os.getpid()}"
     work.mkdir()
     try:
-        shared_chain("mvcc-short", tmp_path / "repo", cuts=[0, *WEEK[5:]])
-        report = report_of(merged(tmp_path / "repo", name="m", work_dir=work))
+        report = report_of(merged(repository, name="m", work_dir=work))
         assert list(work.iterdir()) == []
     finally:
         work.rmdir()
@@ -237,25 +239,21 @@ def test_links_are_copies_where_there_can_be_none(
     assert sums(report) == (line.kvs, line.bytes, line.crc64xor)
 
 
-def test_a_folder_that_a_killed_merge_left_is_removed(tmp_path: Path) -> None:
-    shared_chain("mvcc-short", tmp_path / "repo", cuts=[0, *WEEK[6:]])
+def test_a_folder_that_a_killed_merge_left_is_removed(repository: Path, tmp_path: Path) -> None:
     left = tmp_path / "work" / "bkctl-merge-left"
     left.mkdir(parents=True)
     (left / "owner").touch()
     (left / "000012.sst").touch()
-    report_of(merged(tmp_path / "repo", name="m", work_dir=tmp_path / "work"))
+    report_of(merged(repository, name="m", work_dir=tmp_path / "work"))
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_a_work_dir_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    shared_chain("mvcc-short", tmp_path / "repo", cuts=[0, *WEEK[6:]])
+def test_a_work_dir_that_is_not_there_is_one_line(repository: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="--work-dir"):
-        merged(tmp_path / "repo", name="m", work_dir=tmp_path / "nowhere")
+        merged(repository, name="m", work_dir=tmp_path / "nowhere")
 
 
-def test_two_at_once_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = tmp_path / "repo"
-    shared_chain("mvcc-short", repository, cuts=[0, *WEEK[6:]])
+def test_two_at_once_make_one(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = BackupDir.claim
 
     def claimed_before(self: BackupDir, info: bytes) -> None:
