@@ -39,8 +39,9 @@ Example:
 
 \b
 Exit codes: 0 published, planned, or nothing to merge; 1 failed; 2 no such
-chain, one that cannot be merged, or a bad option; 5 a backup of the chain is
-damaged; 130/143 interrupted.
+chain, one that cannot be merged, or a bad option; 3 some ranges failed, what
+is finished is kept for --resume; 5 a backup of the chain is damaged; 130/143
+interrupted.
 """
 _MAX_SHOWN = 50
 
@@ -123,7 +124,7 @@ def _exit_code(result: MergeResult) -> int:
     kinds = {error.kind for error in result.report.errors}
     if "corruption" in kinds:
         return 5
-    return 1 if kinds else 0
+    return 3 if kinds else 0
 
 
 def _print_json(result: MergeResult) -> None:

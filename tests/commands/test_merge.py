@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bkctl.archive.report import RangeError, Report
+from bkctl.engine.merge import MergeRequest, MergeResult, plan_merge
 from tests.commands.console import bkctl, process
 from tests.commands.test_kill import moment, wait_until_gone
 from tests.engine.chains import END, WEEK, shared_chain
@@ -101,6 +104,21 @@ def test_a_damaged_chain_ends_with_5_and_names_the_file(week: Path) -> None:
     assert told.code == 5
     assert f"{FULL}: not made, as the chain is damaged" in told.stdout
     assert not (week / FULL / "backupmeta").exists()
+
+
+def test_ranges_that_fail_for_another_reason_end_with_3(
+    week: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(request: MergeRequest, *_: object) -> MergeResult:
+        done = plan_merge(request)
+        report = Report.from_json((week / "b0" / "report.json").read_bytes(), "b0")
+        error = RangeError(2, b"", b"", "storage", "no space left")
+        return replace(done, report=replace(report, status="partial", errors=(error,)))
+
+    monkeypatch.setattr("bkctl.engine.merge.merge", fail)
+    told = bkctl("merge", "--storage", week)
+    assert told.code == 3
+    assert "no space left" in told.stdout
 
 
 @pytest.mark.parametrize(
