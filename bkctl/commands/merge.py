@@ -40,8 +40,8 @@ Example:
 \b
 Exit codes: 0 published, planned, or nothing to merge; 1 failed; 2 no such
 chain, one that cannot be merged, or a bad option; 3 some ranges failed, what
-is finished is kept for --resume; 5 a backup of the chain is damaged; 130/143
-interrupted.
+is finished is kept for --resume; 5 a backup of the chain is damaged; 6 another
+run holds the repository's lock; 130/143 interrupted.
 """
 _MAX_SHOWN = 50
 
@@ -104,7 +104,7 @@ def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bo
 
     # Told within the block: a signal that comes when all is published changes nothing any more.
     with stop_on_signal() as stop:
-        result = merge_chain(request, make_listener(progress.value), stop.is_asked)
+        result = merge_chain(request, make_listener(progress.value), stop.is_asked, options.notify)
         _tell(result, as_json=as_json)
     if result.report is not None and result.report.status == "cancelled":
         raise CancelledError(stop.signum)

@@ -25,6 +25,9 @@ from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
 from bkctl.store.manifest import LiveFile
 from bkctl.store.source import Source
 
+UNCHANGED = "unchanged since"
+"""How the reason begins for which a range without changes is skipped."""
+
 _WRITE, _LOCK = "write", "lock"
 _MIN_TS, _MAX_TS, _NUM_ERRORS = "tikv.min_ts", "tikv.max_ts", "tikv.num_errors"
 _DELETED_KEYS = "rocksdb.deleted.keys"
@@ -66,7 +69,7 @@ def find_changes(
         if written.meet(*bounds) or locked.meet(*bounds):
             read.append(brange)
         else:
-            skipped.append(Skipped(brange.region.id, f"unchanged since {format_ts(start_ts)}"))
+            skipped.append(Skipped(brange.region.id, f"{UNCHANGED} {format_ts(start_ts)}"))
     return Changes(tuple(read), tuple(skipped), tuple(unread))
 
 

@@ -26,6 +26,7 @@ from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import check_backup_name, default_backup_name
 from bkctl.archive.report import RangeCounts, RangeError, Report
+from bkctl.archive.repository_lock import repository_lock
 from bkctl.archive.summary import parse_claim
 from bkctl.engine.events import Listener
 from bkctl.engine.merge_chain import MergeChain, read_chain
@@ -88,15 +89,21 @@ def merge(
     request: MergeRequest,
     listener: Listener,
     is_cancelled: Callable[[], bool] = lambda: False,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> MergeResult:
     """Merge the chain, and publish the result if every range succeeded.
 
-    A chain of one backup is not merged, nor one whose descriptions are damaged. Otherwise the
-    report tells the outcome, as for `take_backup`: damage of a file is an error of its ranges.
-    Raises UsageError before anything is started, StorageError where the repository fails.
+    Holds the repository's lock meanwhile. A chain of one backup is not merged, nor one whose
+    descriptions are damaged. Otherwise the report tells the outcome, as for `take_backup`: damage
+    of a file is an error of its ranges. Raises UsageError before anything is started,
+    RepositoryLockedError where another run is writing, StorageError where the repository fails.
+    `notify` is told what concerns the lock.
     """
     begun = time.time()
-    with open_storage(request.storage) as storage:
+    with (
+        open_storage(request.storage) as storage,
+        repository_lock(storage, "merge", notify=notify) as lock,
+    ):
         chain = read_chain(storage, request.chain)
         name = _name(request, chain)
         if chain.findings or len(chain.backups) == 1:
@@ -108,7 +115,7 @@ def merge(
             result = _run(request, task, chain, finished, listener, is_cancelled)
         report = _report(request, name, chain, result, finished, begun)
         if report.status == "ok":
-            report = backup_dir.publish(_meta(chain, result), report)
+            report = backup_dir.publish(_meta(chain, result), report, lock.check)
             with contextlib.suppress(StorageError):  # the backup counts already
                 remove_checkpoints(storage, name)
         else:

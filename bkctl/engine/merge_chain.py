@@ -18,6 +18,7 @@ from bkctl.archive.report import KeyRange, Report
 from bkctl.archive.summary import BackupSummary
 from bkctl.archive.verify_backup import check_description
 from bkctl.archive.verify_file import DEFAULT, WRITE, Finding
+from bkctl.engine.changes import UNCHANGED
 from bkctl.engine.merge_plan import LayeredFile, MergeRange, plan_ranges
 from bkctl.engine.restore_files import PlannedFile
 from bkctl.errors import UsageError
@@ -104,7 +105,14 @@ def read_chain(storage: Storage, name: str | None) -> MergeChain:
         () if findings else tuple(plan_ranges(files)),
         tuple(findings),
         tuple(dict.fromkeys(gap for report in reports for gap in report.gaps)),
-        tuple({skip.region_id: skip for report in reports for skip in report.skipped}.values()),
+        tuple(
+            {
+                skip.region_id: skip
+                for report in reports
+                for skip in report.skipped
+                if not skip.reason.startswith(UNCHANGED)
+            }.values()
+        ),
         links[-1].meta.api_version,
     )
 
