@@ -149,7 +149,7 @@ def _kept_by_rules(
         newest = time_of(newest_first[0])
         for backup in newest_first:
             if (newest - time_of(backup)).total_seconds() <= policy.within:
-                yield backup, "within the time span"
+                yield backup, "within the span of the newest"
 
 
 def _kept_by_period(

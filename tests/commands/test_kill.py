@@ -155,6 +155,7 @@ def test_interrupting_ends_with_its_code_and_publishes_nothing(
                 assert report["status"] == "ok"
             continue
         assert published == (process.returncode == 0), (process.returncode, err)
+        assert not (repository / "bkctl.lock").exists(), err
         seen.add(process.returncode)
     assert seen <= {0, code}
     assert code in seen
