@@ -12,9 +12,10 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.encryption import plain_reader
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.verify_file import DEFAULT, WRITE, Advance, Finding
 from bkctl.errors import CorruptionError
@@ -27,6 +28,9 @@ from bkctl.sst.damage import DamageList
 from bkctl.sst.reader import SstReader
 from bkctl.storage.base import NotFoundError
 from bkctl.store.database import Database
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 SHOWN_DIFFERENCES = 10
 NOT_IN_BACKUP = "missing in the backup"
@@ -124,6 +128,7 @@ def compare_segment(
     database: Database,
     snapshot: Snapshot,
     advance: Advance,
+    cipher: Cipher | None = None,
 ) -> Comparison:
     """Compare one segment; raises CorruptionError where the store is damaged, StorageError.
 
@@ -137,7 +142,8 @@ def compare_segment(
     first: list[Difference] = []
     with contextlib.ExitStack() as opened:
         backup = {
-            file.cf: _file_chunks(file, backup_dir, lower, upper, opened) for file in segment.files
+            file.cf: _file_chunks(file, backup_dir, lower, upper, opened, cipher)
+            for file in segment.files
         }
         if snapshot.is_raw:
             store = _raw_chunks(database, snapshot.family, lower, upper)
@@ -238,14 +244,15 @@ def _file_chunks(
     lower: bytes,
     upper: bytes,
     opened: contextlib.ExitStack,
+    cipher: Cipher | None,
 ) -> Iterator[_Chunk]:
     """A file's records in `[lower, upper)`; opens it when the first is asked for."""
-    if file.cipher_iv:
+    if file.cipher_iv and cipher is None:
         what = "is encrypted, and cannot be compared without its key"
         raise _BackupDamagedError(Finding(file.name, None, what))
     try:
-        reader = opened.enter_context(backup_dir.open_file(file.name))
-        entries = SstReader(reader, file.name).entries(lower)
+        stored = opened.enter_context(backup_dir.open_file(file.name))
+        entries = SstReader(plain_reader(stored, file, cipher), file.name).entries(lower)
         keys: list[bytes] = []
         values: list[bytes] = []
         size = 0

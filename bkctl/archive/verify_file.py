@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.encryption import plain_reader
 from bkctl.archive.meta import BackupFile
+from bkctl.errors import CorruptionError
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.sst.damage import DamageList
 from bkctl.sst.verify import verify_sst
@@ -25,6 +27,7 @@ from bkctl.storage.base import NotFoundError, RandomReader
 
 if TYPE_CHECKING:
     # Imported where the deep level needs them: they bring numpy, and hashing alone does not.
+    from bkctl.codec.cipher import Cipher
     from bkctl.mvcc.accounting import Accounting
     from bkctl.mvcc.backup_entries import EntryChecker, References
 
@@ -70,7 +73,7 @@ def _pair_key(file: BackupFile, number: int) -> tuple[bytes, bytes, str]:
     return file.start_key, file.end_key, f"{alone}{number}"
 
 
-class HashingReader:
+class HashingReader(RandomReader):
     """Passes reads on and hashes the file on the way; what was not read in order is read again."""
 
     def __init__(self, reader: RandomReader) -> None:
@@ -112,10 +115,12 @@ class PairCheck:
         is_raw: bool,
         deep: bool,
         advance: Advance,
+        cipher: Cipher | None = None,
     ) -> None:
         self._backup_dir = backup_dir
         self._files = files
         self._is_raw, self._deep = is_raw, deep
+        self._cipher = cipher
         self._advance = advance
         self._references: dict[str, References] = {}
         self.findings: list[Finding] = []
@@ -133,9 +138,6 @@ class PairCheck:
         self.findings.append(Finding(file.name, None, what))
 
     def _check_file(self, file: BackupFile) -> None:
-        if file.cipher_iv:
-            self._find(file, "is encrypted, and cannot be checked without its key")
-            return
         try:
             reader = self._backup_dir.open_file(file.name)
         except NotFoundError:
@@ -144,7 +146,7 @@ class PairCheck:
         with reader:
             hashing = HashingReader(reader)
             if self._deep:
-                self._check_records(file, hashing)
+                self._check_plain(file, hashing)
             else:
                 self._read_through(hashing)
             if not file.sha256:
@@ -153,11 +155,22 @@ class PairCheck:
                 self._find(file, "its SHA-256 is not the one in backupmeta")
             self.checked_bytes += reader.size
 
+    def _check_plain(self, file: BackupFile, reader: HashingReader) -> None:
+        if file.cipher_iv and self._cipher is None:
+            self._find(file, "is encrypted, and cannot be checked without its key")
+            return
+        try:
+            plain = plain_reader(reader, file, self._cipher)
+        except CorruptionError as e:
+            self._find(file, str(e).removeprefix(f"{file.name}: "))
+        else:
+            self._check_records(file, plain)
+
     def _read_through(self, reader: HashingReader) -> None:
         for offset in range(0, reader.size, _CHUNK):
             self._advance(0, len(reader.read_at(offset, _CHUNK)))
 
-    def _check_records(self, file: BackupFile, reader: HashingReader) -> None:
+    def _check_records(self, file: BackupFile, reader: RandomReader) -> None:
         checker = self._checker(file)
         if checker is None:
             self._find(file, f"column family {file.cf!a} is none of a transactional backup")
@@ -210,9 +223,9 @@ class PairCheck:
         wanted = self._references.get(WRITE, nothing)
         if wanted.agree(self._references.get(DEFAULT, nothing)):
             return
-        by_family = {file.cf: file.name for file in self._files}
+        by_family = {file.cf: file for file in self._files}
         for file_name, what in unmatched_values(
-            self._backup_dir, by_family.get(WRITE), by_family.get(DEFAULT)
+            self._backup_dir, by_family.get(WRITE), by_family.get(DEFAULT), self._cipher
         ):
             self.findings.append(Finding(file_name, None, what))
 

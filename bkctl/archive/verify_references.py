@@ -11,12 +11,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.encryption import plain_reader
+from bkctl.archive.meta import BackupFile
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.backup_entries import long_value_keys
 from bkctl.mvcc.keys import TS_SIZE, split_versioned
 from bkctl.sst.reader import SstReader
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 MAX_TOLD = 1000
 
@@ -24,22 +30,28 @@ _Pick = Callable[[Sequence[bytes], Sequence[bytes]], Sequence[bytes]]
 
 
 def unmatched_values(
-    backup_dir: BackupDir, write_name: str | None, default_name: str | None
+    backup_dir: BackupDir,
+    write_file: BackupFile | None,
+    default_file: BackupFile | None,
+    cipher: Cipher | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Yield (file, what is wrong) of the two files of a range, either of which may not exist.
 
     At most `MAX_TOLD`, and then one that says so.
     """
+    write_name = write_file.name if write_file else None
+    default_name = default_file.name if default_file else None
     with contextlib.ExitStack() as opened:
 
-        def stream(name: str | None, pick: _Pick) -> _KeyStream:
-            if name is None:
+        def stream(file: BackupFile | None, pick: _Pick) -> _KeyStream:
+            if file is None:
                 return _KeyStream(iter(()))
-            reader = opened.enter_context(backup_dir.open_file(name))
-            return _KeyStream(_key_chunks(partial(SstReader, reader, name), pick))
+            stored = opened.enter_context(backup_dir.open_file(file.name))
+            reader = plain_reader(stored, file, cipher)
+            return _KeyStream(_key_chunks(partial(SstReader, reader, file.name), pick))
 
         differences = _differences(
-            stream(write_name, long_value_keys), stream(default_name, lambda keys, values: keys)
+            stream(write_file, long_value_keys), stream(default_file, lambda keys, values: keys)
         )
         for told, (default_key, is_wanted) in enumerate(differences):
             file_name = (write_name if is_wanted else default_name) or ""

@@ -142,6 +142,9 @@ def backup(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    crypter_method: options.CrypterMethod = None,
+    crypter_key: options.CrypterKey = None,
+    crypter_key_file: options.CrypterKeyFile = None,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
@@ -187,6 +190,7 @@ def backup(
             gc_safe_point=_safe_point(gc_safe_point, pd),
             wait_locks=None if waits is None else Patience(waits),
             resolve_locks=resolve_locks,
+            cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
             read_all=read_all,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )

@@ -89,11 +89,11 @@ def _defaults(ctx: typer.Context, path: Path, document: dict[str, Any]) -> dict[
     everywhere = {name: known for each in commands.values() for name, known in each.items()}
     for_all: dict[str, Any] = {}
     for_one: dict[str, Any] = {}
-    for key, value in document.items():
+    for key, value in _flat(document, everywhere).items():
         if isinstance(value, dict):
             if key not in commands:
                 raise UsageError(f"{path}: [{key}] is no command{_hint(key, commands)}")
-            for inner, setting in value.items():
+            for inner, setting in _flat(value, commands[key]).items():
                 known = _find(path, f"{key}.{inner}", inner, commands[key])
                 checked = _checked(path, f"{key}.{inner}", known, setting)
                 if key == ctx.info_name:
@@ -104,6 +104,18 @@ def _defaults(ctx: typer.Context, path: Path, document: dict[str, Any]) -> dict[
         if known.name in {option.name for option in here.values()}:
             for_all[known.name] = checked
     return for_all | for_one
+
+
+def _flat(table: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A table with dotted options in place: to TOML, `crypter.key = …` is a table of its own."""
+    groups = {name.split(".")[0] for name in known if "." in name}
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and key in groups:
+            flat |= {f"{key}.{inner}": setting for inner, setting in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def _options(command: Any) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def merge(
     jobs: options.Jobs = None,
     rate_limit: backup_command.RateLimit = None,
     work_dir: options.WorkDir = None,
+    crypter_method: options.CrypterMethod = None,
+    crypter_key: options.CrypterKey = None,
+    crypter_key_file: options.CrypterKeyFile = None,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
@@ -87,6 +90,7 @@ def merge(
         resume=resume,
         rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         work_dir=work_dir,
+        cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
     )
     if dry_run:
         result = plan_merge(request)

@@ -22,6 +22,7 @@ from bkctl.commands.config import load_config
 from bkctl.errors import RegionMapError, UsageError
 
 if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
     from bkctl.regions.region_map import RegionMap, Skipped
     from bkctl.store.source import Source, SourceOptions
 
@@ -55,7 +56,7 @@ class Recovery(str, Enum):
 
 def env_name(option: str) -> str:
     """The variable that sets an option: `BKCTL_WAL_DIR` for `--wal-dir`."""
-    return "BKCTL_" + option.lstrip("-").upper().replace("-", "_")
+    return "BKCTL_" + option.lstrip("-").upper().replace("-", "_").replace(".", "_")
 
 
 def option(declaration: str, **settings: Any) -> Any:
@@ -161,6 +162,22 @@ ReadAll = Annotated[
     bool,
     option("--read-all", help="Read also files that hold no commit of an incremental's window."),
 ]
+CrypterMethod = Annotated[
+    str | None,
+    option(
+        "--crypter.method",
+        metavar="METHOD",
+        help="Encryption, as br's: plaintext, aes128-ctr, aes192-ctr or aes256-ctr.",
+    ),
+]
+CrypterKey = Annotated[
+    str | None,
+    option("--crypter.key", metavar="HEX", help="The key; --crypter.key-file does not show it."),
+]
+CrypterKeyFile = Annotated[
+    Path | None,
+    option("--crypter.key-file", metavar="FILE", help="A file with the key in hexadecimal."),
+]
 Json = Annotated[bool, option("--json", help="Print one JSON document on stdout.")]
 
 
@@ -178,6 +195,15 @@ def notify(message: str) -> None:
     """Say on stderr what the user should know and nothing depends on."""
     with contextlib.suppress(OSError):
         print(f"bkctl: {message}", file=sys.stderr, flush=True)
+
+
+def cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher | None:
+    """The encryption that the three options ask for, None for none; UsageError."""
+    if method is None and key is None and key_file is None:
+        return None
+    from bkctl.codec.cipher import make_cipher
+
+    return make_cipher(method, key, key_file)
 
 
 def size(name: str, text: str) -> int:

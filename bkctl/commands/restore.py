@@ -70,6 +70,9 @@ def restore(
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
     jobs: Jobs = None,
+    crypter_method: options.CrypterMethod = None,
+    crypter_key: options.CrypterKey = None,
+    crypter_key_file: options.CrypterKeyFile = None,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
@@ -91,6 +94,7 @@ def restore(
         end_key=last,
         verify=not no_verify,
         jobs=jobs or DEFAULT_JOBS,
+        cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
     )
     findings = _plan(request, json) if dry_run else _restore(request, progress, json)
     if findings:

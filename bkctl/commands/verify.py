@@ -61,6 +61,9 @@ def verify(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    crypter_method: options.CrypterMethod = None,
+    crypter_key: options.CrypterKey = None,
+    crypter_key_file: options.CrypterKeyFile = None,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
@@ -77,8 +80,9 @@ def verify(
     if against is not None:
         store = _against(against, region_map, wal_dir, work_dir, recovery)
     spec = parse_storage(options.required("--storage", storage))
+    cipher = options.cipher(crypter_method, crypter_key, crypter_key_file)
     found: list[Verification] = []
-    with Verifier(spec, level, jobs or options.default_jobs()) as verifier:
+    with Verifier(spec, level, jobs or options.default_jobs(), cipher) as verifier:
         chosen = verifier.all_names() if every else names or [verifier.newest()]
         for name in (several := list(dict.fromkeys(chosen))):
             try:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
@@ -27,7 +28,13 @@ from bkctl.engine.events import Listener
 from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.pool import WorkerPool
-from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
+from bkctl.engine.resume import (
+    RangeKey,
+    check_same_settings,
+    cipher_settings,
+    keep_finished,
+    range_key,
+)
 from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
 from bkctl.engine.wait import Patience, wait_for_locks
@@ -41,6 +48,9 @@ from bkctl.storage.limit import RateLimit
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import API_V2
 from bkctl.store.source import Source, SourceOptions
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
 
@@ -63,7 +73,7 @@ class BackupRequest:
     `gc_safe_point` (a TSO) a window that garbage collection reaches into is refused.
 
     `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
-    store knows of their transactions, as TiKV would.
+    store knows of their transactions, as TiKV would. With `cipher` files are encrypted.
     """
 
     source: SourceOptions
@@ -90,6 +100,7 @@ class BackupRequest:
     gc_safe_point: int | None = None
     wait_locks: Patience | None = None
     resolve_locks: bool = False
+    cipher: Cipher | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -302,6 +313,7 @@ def _settings(request: BackupRequest, source: Source, store_id: int) -> dict[str
         "compression": request.compression.codec,
         "compression_level": request.compression.level,
         "sst_max_size": request.sst_max_size,
+        **cipher_settings(request.cipher),
     }
 
 
@@ -352,6 +364,7 @@ def _task(
         name=name,
         staging=staging,
         deciding_dir=source.db_dir if request.resolve_locks else None,
+        cipher=request.cipher,
     )
 
 

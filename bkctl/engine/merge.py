@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
@@ -33,7 +34,13 @@ from bkctl.engine.merge_chain import MergeChain, read_chain
 from bkctl.engine.merge_plan import PORTION_RANGES, Portions, portion_size
 from bkctl.engine.merge_worker import MergeTask, run_merge_job
 from bkctl.engine.pool import WorkerPool
-from bkctl.engine.resume import RangeKey, check_same_settings, keep_finished, range_key
+from bkctl.engine.resume import (
+    RangeKey,
+    check_same_settings,
+    cipher_settings,
+    keep_finished,
+    range_key,
+)
 from bkctl.engine.run import BackupRun, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE
 from bkctl.errors import StorageError, UsageError
@@ -43,6 +50,9 @@ from bkctl.storage.limit import RateLimit
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.view import own_folder, remove_leftovers
 
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
+
 _FOLDER = "bkctl-merge-"
 
 
@@ -51,7 +61,8 @@ class MergeRequest:
     """What to merge: the chain that ends with the backup `chain`, by default with the newest.
 
     `name` None names the merged backup after its end timestamp. `rate_limit` is in bytes a second
-    over all workers, for what goes to the storage.
+    over all workers, for what goes to the storage. `cipher` decrypts the chain and encrypts the
+    merged backup.
     """
 
     storage: StorageSpec
@@ -63,6 +74,7 @@ class MergeRequest:
     resume: bool = False
     rate_limit: int | None = None
     work_dir: Path | None = None
+    cipher: Cipher | None = None
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -81,7 +93,7 @@ class MergeResult:
 def plan_merge(request: MergeRequest) -> MergeResult:
     """Find out what a merge would do, without reading a data file; errors as for `merge`."""
     with open_storage(request.storage) as storage:
-        chain = read_chain(storage, request.chain)
+        chain = read_chain(storage, request.chain, request.cipher)
         return MergeResult(chain, _name(request, chain), None)
 
 
@@ -104,7 +116,7 @@ def merge(
         open_storage(request.storage) as storage,
         repository_lock(storage, "merge", notify=notify) as lock,
     ):
-        chain = read_chain(storage, request.chain)
+        chain = read_chain(storage, request.chain, request.cipher)
         name = _name(request, chain)
         if chain.findings or len(chain.backups) == 1:
             return MergeResult(chain, name, None)
@@ -170,6 +182,7 @@ def _settings(request: MergeRequest, chain: MergeChain) -> dict[str, object]:
         "compression_level": request.compression.level,
         "sst_max_size": request.sst_max_size,
         "merged_from": list(chain.names),
+        **cipher_settings(request.cipher),
     }
     if facts.window is not None:
         settings["start_key"] = facts.window.start_key.hex().upper()
@@ -241,6 +254,7 @@ def _task(
         storage=storage,
         name=name,
         staging=staging,
+        cipher=request.cipher,
         local_root=Path(storage.path) if storage.scheme == "local" else None,
     )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.catalog import open_backup, read_catalog
 from bkctl.archive.contents import family_of_file, parse_origin
+from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME
 from bkctl.archive.report import KeyRange, Report
@@ -24,6 +26,9 @@ from bkctl.engine.restore_files import PlannedFile
 from bkctl.errors import UsageError
 from bkctl.regions.region_map import Skipped
 from bkctl.storage.base import Storage
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 _OWN_WRITER = "bkctl "
 # How the reasons begin (see `regions.plan` and `regions.local_state`) that mean: its data was not
@@ -71,11 +76,11 @@ class _Link:
     report: Report | None
 
 
-def read_chain(storage: Storage, name: str | None) -> MergeChain:
+def read_chain(storage: Storage, name: str | None, cipher: Cipher | None = None) -> MergeChain:
     """Read the chain that ends with the backup `name` (`latest`, the default: the newest).
 
-    A single full backup is a chain of one. Damage is in the findings. Raises UsageError for what
-    cannot be merged, StorageError where the repository fails.
+    `cipher` is for encrypted files. A single full backup is a chain of one. Damage is in the
+    findings. Raises UsageError for what cannot be merged, StorageError where the repository fails.
     """
     backups = read_catalog(storage).resolve(name)
     if backups[0].facts.mode == "raw":
@@ -90,7 +95,7 @@ def read_chain(storage: Storage, name: str | None) -> MergeChain:
         description = check_description(backup_dir)
         meta = description.meta
         if meta is not None:
-            _check_usable(backup_dir, meta)
+            _check_usable(backup_dir, meta, cipher)
             links.append(_Link(backup_dir, meta, description.report))
         findings += _relevant(backup.name, meta, description.findings)
     if findings:
@@ -117,14 +122,13 @@ def read_chain(storage: Storage, name: str | None) -> MergeChain:
     )
 
 
-def _check_usable(backup_dir: BackupDir, meta: BackupMeta) -> None:
+def _check_usable(backup_dir: BackupDir, meta: BackupMeta, cipher: Cipher | None) -> None:
     if not meta.br_version.startswith(_OWN_WRITER):
         raise UsageError(
             f"{backup_dir.where} was not made by bkctl; merged, it would lose the table schemas "
             "that br keeps beside the data; restore the chain instead"
         )
-    if any(file.cipher_iv for file in meta.files):
-        raise UsageError(f"{backup_dir.where} is encrypted, and cannot be merged without its key")
+    check_key(backup_dir, meta.files, cipher)
 
 
 def _relevant(name: str, meta: BackupMeta | None, findings: Sequence[Finding]) -> Iterator[Finding]:

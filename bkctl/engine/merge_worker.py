@@ -135,7 +135,9 @@ def _fetch(
 ) -> list[Path]:
     staging = folder / "files"
     staging.mkdir()
-    fetcher = FileFetcher(_source.get(task.storage), task.local_root, staging, verify=True)
+    fetcher = FileFetcher(
+        _source.get(task.storage), task.local_root, staging, verify=True, cipher=task.cipher
+    )
     paths: list[Path] = []
     damaged: list[ReadyFile] = []
     for ready in fetcher.fetch_all([file.planned for file in files], FETCHES):

@@ -18,10 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.catalog import open_backup, read_catalog
 from bkctl.archive.contents import family_of_file
+from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupFile, BackupMeta
 from bkctl.archive.names import META_NAME
 from bkctl.archive.summary import BackupSummary
@@ -36,6 +38,9 @@ from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import API_V2
 from bkctl.store.new_store import NewStore
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 DEFAULT_JOBS = 4
 _FILES_AT_ONCE = 512
@@ -60,7 +65,8 @@ class RestoreRequest:
     """What to restore: a backup by `name`, the newest that ends by `at` (a TSO), or the newest.
 
     `target` must not exist, or be empty. `start_key` and `end_key` are raw user keys, empty for no
-    bound. `jobs` files are fetched at a time. Without `verify` files are taken unread.
+    bound. `jobs` files are fetched at a time. Without `verify` files are taken unread. `cipher` is
+    for encrypted files.
     """
 
     storage: StorageSpec
@@ -71,6 +77,7 @@ class RestoreRequest:
     end_key: bytes = b""
     verify: bool = True
     jobs: int = DEFAULT_JOBS
+    cipher: Cipher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +230,7 @@ def _describe(backup_dir: BackupDir, verify: bool) -> tuple[BackupMeta | None, l
 
 
 def _check_usable(backup_dir: BackupDir, meta: BackupMeta, request: RestoreRequest) -> None:
-    if any(file.cipher_iv for file in meta.files):
-        raise UsageError(
-            f"{backup_dir.where} is encrypted, which bkctl cannot read; restore it with br"
-        )
+    check_key(backup_dir, meta.files, request.cipher)
     has_window = request.start_key or request.end_key
     if meta.is_raw_kv and meta.api_version == API_V2 and has_window:
         raise UsageError(
@@ -268,7 +272,13 @@ def _fetch(
 ) -> list[ReadyFile]:
     staging = folder / "files"
     staging.mkdir()
-    fetcher = FileFetcher(storage, _local_root(request.storage), staging, verify=request.verify)
+    fetcher = FileFetcher(
+        storage,
+        _local_root(request.storage),
+        staging,
+        verify=request.verify,
+        cipher=request.cipher,
+    )
     ready: list[ReadyFile] = []
     size = 0
     for file in fetcher.fetch_all(plan.files, request.jobs):

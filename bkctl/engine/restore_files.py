@@ -15,18 +15,22 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.verify_file import Finding
-from bkctl.errors import CancelledError, CorruptionError, StorageError
+from bkctl.errors import CancelledError, CorruptionError, StorageError, UsageError
 from bkctl.sst.filter import write_window
 from bkctl.sst.source import FileReader
 from bkctl.storage.base import NotFoundError, RandomReader, Storage
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 _CHUNK = 4 << 20
 _QUEUED_PER_JOB = 2
@@ -70,11 +74,19 @@ class FileFetcher:
     """Fetches files of `storage` into the directory `staging`.
 
     `local_root` is the storage's directory, if it is one; `verify` compares every file's SHA-256.
+    Encrypted files come decrypted by `cipher`.
     """
 
     def __init__(
-        self, storage: Storage, local_root: Path | None, staging: Path, *, verify: bool
+        self,
+        storage: Storage,
+        local_root: Path | None,
+        staging: Path,
+        *,
+        verify: bool,
+        cipher: Cipher | None = None,
     ) -> None:
+        self._cipher = cipher
         self._storage = storage
         self._local_root = local_root
         self._staging = staging
@@ -126,7 +138,7 @@ class FileFetcher:
 
     def _bring(self, planned: PlannedFile, path: Path) -> How:
         """Link or copy a file, and compare its size and hash with what backupmeta says."""
-        if self._link(planned.object_name, path):
+        if not planned.file.cipher_iv and self._link(planned.object_name, path):
             how = How.LINKED
             size = path.stat().st_size
             _check_size(planned.file, size)
@@ -135,7 +147,7 @@ class FileFetcher:
             how = How.FETCHED
             with self._storage.open(planned.object_name) as reader:
                 _check_size(planned.file, reader.size)
-                digest = self._copy(reader, path)
+                digest = self._copy(reader, path, self._decrypting(planned.file))
         if self._verify and planned.file.sha256 and digest != planned.file.sha256:
             raise CorruptionError("its SHA-256 is not the one in backupmeta")
         return how
@@ -171,7 +183,17 @@ class FileFetcher:
                 digest.update(buffer[:count])
         return digest.digest()
 
-    def _copy(self, reader: RandomReader, path: Path) -> bytes:
+    def _decrypting(self, file: BackupFile) -> Callable[[bytes], bytes]:
+        if not file.cipher_iv:
+            return lambda data: data
+        if self._cipher is None:
+            raise UsageError(f"{file.name} is encrypted, and there is no key")
+        try:
+            return self._cipher.at(file.cipher_iv, 0).update
+        except ValueError as e:
+            raise CorruptionError(f"is encrypted with {e}, which backupmeta says") from None
+
+    def _copy(self, reader: RandomReader, path: Path, decrypt: Callable[[bytes], bytes]) -> bytes:
         digest = hashlib.sha256()
         with path.open("xb", buffering=0) as file:
             for offset in range(0, reader.size, _CHUNK):
@@ -179,7 +201,7 @@ class FileFetcher:
                 chunk = reader.read_at(offset, _CHUNK)
                 if self._verify:
                     digest.update(chunk)
-                _write_all(file.fileno(), chunk)
+                _write_all(file.fileno(), decrypt(chunk))
         return digest.digest()
 
     def _check_stopping(self) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
@@ -20,6 +21,9 @@ from bkctl.archive.summary import parse_claim
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 _READ_CHUNK = 4 << 20
 _THREADS = 4
@@ -60,6 +64,13 @@ def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -
                 f"{backup_dir.where} was begun with {name} {begun.get(name)!r}, now it is "
                 f"{value!r}; give the same, or begin a new backup under another --name"
             )
+
+
+def cipher_settings(cipher: Cipher | None) -> dict[str, object]:
+    """What a claim says of the encryption: the method, and what tells another key from the same."""
+    if cipher is None:
+        return {}
+    return {"crypter.method": cipher.method, "crypter.key (a hash of it)": cipher.check_value}
 
 
 def keep_finished(

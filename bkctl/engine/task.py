@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.mvcc.lock import DecidedLock
@@ -11,6 +12,9 @@ from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
 from bkctl.store.database import Database
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 DEFAULT_SST_MAX_SIZE = 144 << 20
 
@@ -21,7 +25,7 @@ class BackupTask:
 
     `db_dir` is the pinned view to open, `source` the store's directory for messages. `family` is
     the column family of raw mode. Files are made in `staging` and saved under `name`/. Locks are
-    decided by the view `deciding_dir`; without it, they block.
+    decided by the view `deciding_dir`; without it, they block. With `cipher` files are encrypted.
     """
 
     db_dir: Path
@@ -37,6 +41,7 @@ class BackupTask:
     name: str
     staging: Path
     deciding_dir: Path | None = None
+    cipher: Cipher | None = None
 
     def open_database(self) -> Database:
         """Open the view; raises CorruptionError where it is damaged."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir, list_backups
 from bkctl.archive.catalog import open_backup, root_name
+from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME
 from bkctl.archive.verify_against import SHOWN_DIFFERENCES, Difference, Snapshot, segments_of
@@ -36,6 +37,8 @@ from bkctl.store.source import Source, SourceOptions
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from bkctl.codec.cipher import Cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,14 @@ def failed_verification(name: str, level: Level, error: BkctlError) -> Verificat
 class Verifier:
     """Verifies backups of one repository, as a context manager: its workers end with the block."""
 
-    def __init__(self, storage: StorageSpec, level: Level, jobs: int) -> None:
-        """Open the repository; raises what `open_storage` raises."""
+    def __init__(
+        self, storage: StorageSpec, level: Level, jobs: int, cipher: Cipher | None = None
+    ) -> None:
+        """Open the repository; raises what `open_storage` raises.
+
+        `cipher` is for encrypted files, whose content only the deep level needs.
+        """
+        self._cipher = cipher
         self._spec = storage
         self._level = level
         self._jobs = jobs
@@ -177,6 +186,8 @@ class Verifier:
         differences: Differences | None = None
         if meta is not None:
             self._refuse_versioned_raw(backup_dir, meta, against)
+            if self._level is Level.DEEP or against is not None or self._cipher is not None:
+                check_key(backup_dir, meta.files, self._cipher)
             results += self._run(self._check_jobs(name, meta), meta, listener)
             if against is not None:
                 compared = self._compare(backup_dir, description, meta, against, listener)
@@ -215,7 +226,7 @@ class Verifier:
             return []
         deep = self._level is Level.DEEP
         return [
-            CheckJob(number, self._spec, name, meta.is_raw_kv, deep, files)
+            CheckJob(number, self._spec, name, meta.is_raw_kv, deep, files, self._cipher)
             for number, files in enumerate(pairs_of(meta.files, meta.is_raw_kv))
         ]
 
@@ -239,7 +250,10 @@ class Verifier:
                 for segment in segments_of(planned, meta.files, families):
                     number, view = len(jobs), (source.db_dir, source.path)
                     jobs.append(
-                        CompareJob(number, self._spec, backup_dir.name, *view, snapshot, segment)
+                        CompareJob(
+                            *(number, self._spec, backup_dir.name, *view, snapshot, segment),
+                            self._cipher,
+                        )
                     )
             return self._run(jobs, meta, listener)
 

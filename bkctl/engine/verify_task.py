@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.verify_against import Difference, Segment, Snapshot
 from bkctl.archive.verify_file import Finding
 from bkctl.storage.url import StorageSpec
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class CheckJob:
     is_raw: bool
     deep: bool
     files: tuple[BackupFile, ...]
+    cipher: Cipher | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class CompareJob:
     source: Path
     snapshot: Snapshot
     segment: Segment
+    cipher: Cipher | None = None
 
 
 VerifyJob = CheckJob | CompareJob

@@ -98,7 +98,12 @@ def run_verify_job(job: VerifyJob, emit: Emit, cancelled: Callable[[], bool]) ->
 def _check(job: CheckJob, meter: _Meter) -> JobResult:
     backup_dir = open_backup(_opened.storage(job.storage), job.name)
     check = PairCheck(
-        backup_dir, job.files, is_raw=job.is_raw, deep=job.deep, advance=meter.advance
+        backup_dir,
+        job.files,
+        is_raw=job.is_raw,
+        deep=job.deep,
+        advance=meter.advance,
+        cipher=job.cipher,
     )
     findings = tuple(check.run())
     return JobResult(findings, check.checked_bytes, meter.kvs, meter.plain_bytes)
@@ -107,7 +112,9 @@ def _check(job: CheckJob, meter: _Meter) -> JobResult:
 def _compare(job: CompareJob, meter: _Meter) -> JobResult:
     backup_dir = open_backup(_opened.storage(job.storage), job.name)
     database = _opened.database(job.db_dir, job.source)
-    found = compare_segment(job.segment, backup_dir, database, job.snapshot, meter.advance)
+    found = compare_segment(
+        job.segment, backup_dir, database, job.snapshot, meter.advance, job.cipher
+    )
     return JobResult(
         found.findings,
         0,

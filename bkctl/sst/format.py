@@ -92,6 +92,11 @@ def decode_handle(buf: bytes, pos: int) -> tuple[BlockHandle, int]:
     return BlockHandle(offset, size), pos
 
 
+def is_magic(tail: bytes) -> bool:
+    """Whether a file that ends with these 8 bytes is an SST file."""
+    return tail in (_MAGIC, _LEGACY_MAGIC)
+
+
 def parse_footer(tail: bytes, file_size: int) -> Footer:
     """Parse the footer from `tail`, the file's last bytes (53 of them, or the whole file).
 

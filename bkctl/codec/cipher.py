@@ -1,0 +1,106 @@
+"""Encryption of backup files as br has it: AES in counter mode, a random IV for each file.
+
+Counter mode keeps a file's length, and a file can be decrypted from anywhere: block number n of 16
+bytes is XORed with AES(key, IV + n), IV and sum being big-endian numbers of 128 bits. It protects
+no file against changes; the SHA-256 of the stored bytes does that.
+
+Keys are written in hexadecimal, on the command line or in a file, as br takes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher as Aes
+from cryptography.hazmat.primitives.ciphers import CipherContext
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from bkctl.errors import UsageError
+
+PLAINTEXT = "plaintext"
+KEY_SIZES = {"aes128-ctr": 16, "aes192-ctr": 24, "aes256-ctr": 32}
+METHODS = (PLAINTEXT, *KEY_SIZES)
+IV_SIZE = 16
+_MAX_KEY_FILE = 4096
+_CHECKED = b"bkctl backup key"
+
+
+@dataclass(frozen=True, slots=True)
+class Cipher:
+    """A method of `KEY_SIZES` and its key, which no representation shows."""
+
+    method: str
+    key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.key) != KEY_SIZES[self.method]:
+            raise UsageError(
+                f"{self.method} takes a key of {KEY_SIZES[self.method]} bytes "
+                f"({2 * KEY_SIZES[self.method]} hexadecimal digits), not of {len(self.key)}"
+            )
+
+    def at(self, iv: bytes, offset: int) -> CipherContext:
+        """What encrypts, or decrypts, a file's bytes from `offset` on; ValueError for a bad IV."""
+        if len(iv) != IV_SIZE:
+            raise ValueError(f"an IV of {len(iv)} bytes")
+        block, inside = divmod(offset, AES.block_size // 8)
+        counter = (int.from_bytes(iv, "big") + block) % (1 << 8 * IV_SIZE)
+        context = Aes(AES(self.key), CTR(counter.to_bytes(IV_SIZE, "big"))).encryptor()
+        context.update(bytes(inside))
+        return context
+
+    @property
+    def check_value(self) -> str:
+        """Tells whether another key is the same one, and nothing else about it."""
+        return hmac.new(self.key, _CHECKED, hashlib.sha256).hexdigest()[:16]
+
+
+def new_iv() -> bytes:
+    """A random IV."""
+    return os.urandom(IV_SIZE)
+
+
+def make_cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher | None:
+    """The cipher of the three options of br, None for no encryption.
+
+    Raises UsageError, which never shows a key.
+    """
+    if method is None and key is None and key_file is None:
+        return None
+    if method is None:
+        raise UsageError("a key is given without --crypter.method; give it too, like aes256-ctr")
+    if method not in METHODS:
+        raise UsageError(f"--crypter.method {method!a}: choose one of {', '.join(METHODS)}")
+    if method == PLAINTEXT:
+        if key is not None or key_file is not None:
+            raise UsageError("--crypter.method plaintext takes no key; leave the key out")
+        return None
+    if (key is None) == (key_file is None):
+        raise UsageError(f"{method} takes one key; give either --crypter.key or --crypter.key-file")
+    where = "--crypter.key" if key_file is None else f"--crypter.key-file {key_file}"
+    text = key if key is not None else _read_key_file(key_file or Path())
+    try:
+        decoded = bytes.fromhex(text.strip())
+    except ValueError:
+        raise UsageError(f"{where}: the key is not hexadecimal") from None
+    return Cipher(method, decoded)
+
+
+def _read_key_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_KEY_FILE + 1)
+    except OSError as e:
+        raise UsageError(f"--crypter.key-file {path}: cannot be read ({e.strerror})") from None
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(content) > _MAX_KEY_FILE:
+        raise UsageError(f"--crypter.key-file {path}: holds no key in hexadecimal")
+    return text
