@@ -185,13 +185,15 @@ class FaultProxy:
 
     `sessions` adds to fake-gcs-server what the real service does with resumable uploads. With
     `checks`, content that was damaged here is refused, as the real services do for a body that
-    comes with its checksum, and these two do not.
+    comes with its checksum, and these two do not. A stall ends after `stall_seconds`, or when the
+    client hangs up.
     """
 
     upstream: str
     plan: Plan = no_faults
     sessions: GcsSessions | None = None
     checks: bool = False
+    stall_seconds: float | None = None
     faults: Counter[Fault] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
     endpoint: str = ""
@@ -282,7 +284,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(Answer(int(fault.value), {}, b"{}" if request.method != "HEAD" else b""))
         elif fault is Fault.STALL:
             faults[fault] += 1
-            self._stall()
+            if self.proxy.stall_seconds is None:
+                self._stall()
+            else:
+                self.proxy.ended.wait(self.proxy.stall_seconds)
+                self._send(self.proxy.forward(request))
         elif fault is Fault.LOST_ANSWER:
             faults[fault] += 1
             self.proxy.forward(request)
