@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bkctl import __version__
+from bkctl import __version__, interrupts
 from bkctl.commands import backup, merge, prune, ranges, regions, restore, show, tso, verify
 from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
@@ -76,7 +76,7 @@ class BkctlCommand(TyperCommand):
 def error_boundary() -> Iterator[None]:
     """Turn errors meant for users into a line on stderr and `typer.Exit`; others pass."""
     try:
-        with _sigterm_unwinds():
+        with _signals_unwind():
             try:
                 yield
             finally:
@@ -121,19 +121,18 @@ def _flush_or_discard_stdout() -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def _signals_unwind() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
 
     def unwind(signum: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        if not interrupts.is_settled():
+            raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, unwind)
-    try:
+    interrupts.unsettle()
+    with interrupts.handled_by(unwind):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show_version(wanted: bool) -> None:

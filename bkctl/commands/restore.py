@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bkctl import interrupts
 from bkctl.codec.tso import format_ts
 from bkctl.commands import options
 from bkctl.errors import UsageError
@@ -128,6 +129,7 @@ def _restore(
     line = TransferLine(progress.value)
     try:
         result = restore_backup(request, line.show)
+        interrupts.settle()
     finally:
         line.close()
     _warn(result.plan)

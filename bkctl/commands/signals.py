@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
 
+from bkctl import interrupts
 from bkctl.errors import CancelledError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
@@ -33,11 +31,11 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Within the block, the first signal is only noted; the second raises CancelledError."""
+    """Within the block, the first signal is only noted; the second raises CancelledError.
+
+    A block that comes to its end has brought the outcome about: later signals change nothing.
+    """
     stop = Stop()
-    before = {signum: signal.signal(signum, stop._handle) for signum in _SIGNALS}
-    try:
+    with interrupts.handled_by(stop._handle):
         yield stop
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        interrupts.settle()

@@ -128,6 +128,44 @@ def test_kill_at_ten_random_moments(victim: str, duration: float, tmp_path: Path
     assert_next_run_succeeds(repository, work)
 
 
+_SIGNALLED_WHEN_DONE = """
+import os, signal
+from bkctl import processes
+from bkctl.commands import backup
+
+def signalled(before):
+    def act(*args, **kwargs):
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        return before(*args, **kwargs)
+    return act
+
+import bkctl.ui.output
+bkctl.ui.output.print_json = signalled(bkctl.ui.output.print_json)
+processes.end_helper = signalled(processes.end_helper)
+from bkctl.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_publication_changes_nothing(signum: signal.Signals, tmp_path: Path) -> None:
+    store = require_shared() / "stores" / "mvcc-short"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _SIGNALLED_WHEN_DONE, "backup", "--json"),
+            *("--db", str(store), "--region-map", f"{store}.regions.json"),
+            *("--storage", str(tmp_path), "--name", "b", "--end-ts", str(END_TS)),
+            *("--jobs", "1", "--progress", "none"),
+        ],
+        env={**os.environ, "SIGNAL": str(int(signum))},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["status"] == "ok"
+    assert (tmp_path / "b" / "backupmeta").exists()
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupting_ends_with_its_code_and_publishes_nothing(
     signum: signal.Signals, code: int, duration: float, tmp_path: Path
