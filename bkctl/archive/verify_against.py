@@ -18,6 +18,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.encryption import plain_reader
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.verify_file import DEFAULT, WRITE, Advance, Finding
+from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
@@ -222,20 +223,22 @@ class _StoreFeed(_Feed):
     def _scan(self) -> Iterator[_Chunk]:
         while (batch := self._scanner.scan_entries()) is not None:
             for segment in batch.segments:
-                self._default_keys += segment.default_keys
-                yield segment.keys, segment.values
+                self._default_keys += segment.default_keys.tolist()
+                yield segment.keys.tolist(), segment.values.tolist()
 
     def long_values(self, user_key: bytes) -> Iterator[_Chunk]:
         """The long values of keys up to `user_key`, all of which have been taken."""
         count = bisect_right(self._default_keys, user_key + b"\xff" * TS_SIZE)
         wanted, self._default_keys = self._default_keys[:count], self._default_keys[count:]
-        return self._scanner.long_values.fetch(wanted)
+        for keys, values in self._scanner.long_values.fetch(ByteStrings.of(wanted)):
+            yield keys.tolist(), values.tolist()
 
 
 def _raw_chunks(database: Database, family: str, lower: bytes, upper: bytes) -> Iterator[_Chunk]:
     scanner = RawScanner(database, family, lower, upper)
     while (batch := scanner.scan_batch()) is not None:
-        yield batch
+        keys, values = batch
+        yield keys.tolist(), values.tolist()
 
 
 def _file_chunks(

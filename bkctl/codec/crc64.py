@@ -26,7 +26,7 @@ def xor_rows(rows: Bytes2D) -> bytes:
 
 
 class Crc64Xor:
-    """The XOR of the CRC-64/XZ of messages, fed one by one or in groups of equal length."""
+    """The XOR of the CRC-64/XZ of messages, fed one by one or in parts already XORed."""
 
     __slots__ = ("_odd_lengths", "_sum")
 
@@ -36,13 +36,19 @@ class Crc64Xor:
 
     def add(self, message: bytes) -> None:
         """Count one message."""
-        self.add_xored(message, 1)
+        self.add_part(message, 0)
+        self.add_lengths({len(message)})
 
-    def add_xored(self, message: bytes, count: int) -> None:
-        """Count `count` messages of one length, given the XOR of them all."""
-        self._sum ^= int.from_bytes(message, "big")
-        if count & 1:
-            self._odd_lengths ^= {len(message)}
+    def add_part(self, xored: bytes, tail: int) -> None:
+        """Count the XOR of a part of some messages, each with `tail` bytes behind that part.
+
+        The messages' lengths are `add_lengths`'s to count.
+        """
+        self._sum ^= int.from_bytes(xored, "big") << 8 * tail
+
+    def add_lengths(self, odd: set[int]) -> None:
+        """Count messages whose parts were added: the lengths that an odd number of them have."""
+        self._odd_lengths ^= odd
 
     def merge(self, other: Crc64Xor) -> None:
         """Count all that `other` counted."""

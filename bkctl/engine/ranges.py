@@ -56,7 +56,7 @@ def _backup_txn(
     writer = BackupWriter(task, saver, backup_range.region, backup_range.raw_start_key)
     saved_kvs = saved_bytes = 0
     try:
-        while (batch := scanner.scan_entries()) is not None:
+        while (batch := scanner.scan_entries(writer.room)) is not None:
             advance(saved_kvs + writer.total_kvs, saved_bytes + writer.total_bytes)
             if writer.need_split_keys():
                 cut_key = decode_data_key(batch.first_key[:-TS_SIZE])

@@ -7,10 +7,10 @@ need splitting, and saves its files.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import backup_file_name
+from bkctl.codec.strings import ByteStrings
 from bkctl.engine.saver import PendingFile, Saver
 from bkctl.engine.task import BackupTask
 from bkctl.mvcc.accounting import Accounting
@@ -40,13 +40,13 @@ class FamilyFile:
         self._sst: SstWriter | None = None
         self.accounting = Accounting()
 
-    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    def write(self, keys: ByteStrings, values: ByteStrings) -> None:
         """Append records; counting them is the caller's."""
         if self._sst is None:
             self._sst = SstWriter(
                 self._task.staging / self._name, self._task.compression, self._saver.grown
             )
-        self._sst.write(keys, values)
+        self._sst.write_columns(keys, values)
 
     def save(self, end_key: bytes) -> list[PendingFile]:
         """Hand the file to the saver as reaching to `end_key`; an empty one leaves nothing."""
@@ -99,9 +99,14 @@ class BackupWriter:
         """Plain bytes counted so far."""
         return self._write.accounting.total_bytes + self._default.accounting.total_bytes
 
+    @property
+    def room(self) -> int:
+        """The plain bytes left before keys need splitting; none or less when they do."""
+        return self._limit - self.total_bytes
+
     def need_split_keys(self) -> bool:
         """Whether the files have reached the size at which the next batch goes into new ones."""
-        return self.total_bytes >= self._limit
+        return self.room <= 0
 
     def write(self, batch: EntryBatch, long_values: LongValues) -> None:
         """Append a batch, with the values that live in `default`."""
@@ -141,7 +146,7 @@ class RawWriter:
         """Plain bytes counted so far."""
         return self._file.accounting.total_bytes
 
-    def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    def write(self, keys: ByteStrings, values: ByteStrings) -> None:
         """Append records (data keys)."""
         self._file.write(keys, values)
         self._file.accounting.add_raw(keys, values)

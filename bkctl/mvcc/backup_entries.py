@@ -22,10 +22,11 @@ from typing import Protocol
 
 import numpy as np
 
+from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.accounting import Accounting
-from bkctl.mvcc.batch import U64, Keys, Mask, Records, select
-from bkctl.mvcc.entries import Segment, account_long
+from bkctl.mvcc.batch import Keys, Records, with_timestamps
+from bkctl.mvcc.entries import account_long
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
 from bkctl.mvcc.write import DELETE, PUT, parse_write
@@ -141,36 +142,35 @@ class WriteChecker(_Checker):
             raise CorruptionError(
                 f"has commit_ts {int(commit_ts[0])}, outside ({bounds.start_ts}, {bounds.end_ts}]"
             )
-        records = Records.read(values)
-        is_delete = records.types == DELETE
-        if not (is_delete | (records.types == PUT)).all():
-            raise CorruptionError(
-                f"is of type {int(records.types[0]):#04x}, neither Put nor Delete"
-            )
+        strings = ByteStrings.of(values)
+        if not strings.lengths.all():
+            raise CorruptionError("is an empty write record")
+        types = strings.data[strings.starts]
+        is_delete = types == DELETE
+        if not (is_delete | (types == PUT)).all():
+            raise CorruptionError(f"is of type {int(types[0]):#04x}, neither Put nor Delete")
         if bounds.start_ts == 0 and is_delete.any():
             raise CorruptionError("is a Delete, which only an incremental backup has")
-        self._parse_odd(records, values)
+        records = Records.read(strings)
+        collected = (records.fences != 0) & (records.fences <= np.uint64(bounds.end_ts))
+        if collected.any():
+            raise CorruptionError(
+                f"was collected already at {records.fences[0]}, so no snapshot shows it"
+            )
         start_ts = records.start_ts(np.arange(len(keys)))
         # Equal timestamps are those of data that was imported rather than committed.
         if (start_ts > commit_ts).any():
             raise CorruptionError(
                 f"has start_ts {int(start_ts[0])} after commit_ts {int(commit_ts[0])}"
             )
-        segment = _segment(read, records, values, start_ts, is_delete)
-        segment.account(counted)
-        return segment.default_keys
-
-    def _parse_odd(self, records: Records, values: Sequence[bytes]) -> None:
-        """Read the records that are out of the ordinary one by one, and place their values."""
-        for i in np.flatnonzero(records.is_odd).tolist():
-            record = parse_write(values[i])
-            if record.collected_at(self._bounds.end_ts):
-                raise CorruptionError(
-                    f"was collected already at {record.gc_fence}, so no snapshot shows it"
-                )
-            if record.short_value is not None:
-                records.short_starts[i] = records.varint_starts[i] - 1 + record.short_value_at
-                records.short_length[i] = len(record.short_value)
+        lengths = records.short_lengths
+        lengths[is_delete] = 0
+        is_long = lengths < 0
+        short_values = ByteStrings(records.data, records.short_starts, lengths)
+        counted.add_entries(
+            read.strings.trimmed(1, TS_SIZE).take(~is_long), short_values.take(~is_long)
+        )
+        return with_timestamps(read.strings.take(is_long), start_ts[is_long]).tolist()
 
 
 class DefaultChecker(_Checker):
@@ -184,7 +184,7 @@ class DefaultChecker(_Checker):
             raise CorruptionError(
                 f"has start_ts {int(read.commit_ts[0])}, after {self._bounds.end_ts}"
             )
-        account_long(counted, keys, values)
+        account_long(counted, read.strings, ByteStrings.of(values))
         return keys
 
 
@@ -194,7 +194,7 @@ class RawChecker(_Checker):
     def _look(
         self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
     ) -> Sequence[bytes]:
-        counted.add_raw(keys, values)
+        counted.add_raw(ByteStrings.of(keys), ByteStrings.of(values))
         return ()
 
 
@@ -216,31 +216,10 @@ def long_value_keys(keys: Sequence[bytes], values: Sequence[bytes]) -> list[byte
 
 
 def _read_keys(keys: Sequence[bytes], previous: bytes) -> Keys:
-    read = Keys.read(keys, previous)
+    read = Keys.read(ByteStrings.of(keys), previous)
     if not read.is_new.all():
         raise CorruptionError("is a second version of its key, and a snapshot has one")
     return read
-
-
-def _segment(
-    read: Keys, records: Records, values: Sequence[bytes], start_ts: U64, is_delete: Mask
-) -> Segment:
-    short_length = records.short_length
-    short_length[is_delete] = 0
-    is_long = short_length < 0
-    long_before = np.concatenate(([0], np.cumsum(is_long)))
-    default_keys: list[bytes] = []
-    if long_before[-1]:
-        suffixes = (start_ts[is_long] ^ np.uint64(MAX_TS)).astype(">u8").tobytes()
-        long_keys = select(read.keys, is_long)
-        default_keys = [
-            key[:-TS_SIZE] + suffixes[i * TS_SIZE : (i + 1) * TS_SIZE]
-            for i, key in enumerate(long_keys)
-        ]
-    rows = np.arange(len(read.keys))
-    return Segment(
-        read.keys, values, read.matrix, records, rows, short_length, default_keys, long_before
-    )
 
 
 def _shown_key(data_key: bytes, is_raw: bool) -> str:

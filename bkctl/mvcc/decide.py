@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import itemgetter
 
+from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.keys import (
@@ -30,6 +31,7 @@ from bkctl.mvcc.write import ROLLBACK, parse_write
 from bkctl.store.database import Database, Scan
 
 _BATCH = 256
+_TAKEN = 4096
 _REMEMBERED = 4096
 
 Record = tuple[bytes, bytes]
@@ -85,18 +87,22 @@ def _find_end(database: Database, primary: bytes, start_ts: int) -> tuple[int | 
 class WithDecided:
     """A scan of write records with those that decided locks stand for in their places."""
 
-    def __init__(self, scan: Scan, decided: Iterable[Record], batch: int) -> None:
+    def __init__(self, scan: Scan, decided: Iterable[Record]) -> None:
         """`decided` are records in key order, as `committed_records` gives them."""
 
         def stored() -> Iterator[Record]:
-            while records := scan.take(batch):
+            while records := scan.take(_BATCH):
                 yield from records
 
         self._records = heapq.merge(stored(), decided, key=itemgetter(0))
 
-    def take(self, count: int) -> list[Record]:
-        """See Scan.take."""
-        return list(islice(self._records, count))
+    def take(self) -> tuple[ByteStrings, ByteStrings] | None:
+        """See ColumnScan.take."""
+        records = list(islice(self._records, _TAKEN))
+        if not records:
+            return None
+        keys, values = zip(*records, strict=True)
+        return ByteStrings.of(keys), ByteStrings.of(values)
 
 
 def committed_records(

@@ -7,13 +7,15 @@ next key wanted turns out to be far ahead.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+import numpy as np
+
+from bkctl.codec.strings import I64, ByteStrings, Mask, as_scalars
 from bkctl.errors import CorruptionError
-from bkctl.store.database import Database, Scan
+from bkctl.store.column_scan import ColumnScan
+from bkctl.store.database import Database
 
-_CHUNK_RECORDS = 512
-_CHUNK_BYTES = 1 << 20
 _BARREN_CHUNKS = 2
 
 
@@ -22,43 +24,77 @@ class LongValues:
 
     def __init__(self, database: Database, upper: bytes) -> None:
         self._database, self._upper = database, upper
-        self._scan: Scan | None = None
-        self._chunk: dict[bytes, bytes] = {}
+        self._scan: ColumnScan | None = None
+        self._keys = self._values = ByteStrings.of(())
         self._last = b""
 
-    def fetch(self, keys: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], list[bytes]]]:
-        """Yield (keys, values) in order, in chunks of about 1 MiB.
+    def fetch(self, keys: ByteStrings) -> Iterator[tuple[ByteStrings, ByteStrings]]:
+        """Yield (keys, values) in order, in chunks of some MiB or one value.
 
         Raises CorruptionError for a key that is not there: its write record refers to nothing.
         """
         start, barren = 0, 0
         while start < len(keys):
-            stop = bisect_right(keys, self._last, start)
+            stop = start
+            if keys[start] <= self._last:
+                stop += _count_upto(keys.slice(start, len(keys)), self._last)
             if stop > start:
-                wanted = keys[start:stop]
-                yield wanted, self._values(wanted)
+                wanted = keys.slice(start, stop)
+                yield wanted, self._values_of(wanted)
                 start, barren = stop, 0
                 continue
             barren += 1
             self._load(keys[start], far=barren > _BARREN_CHUNKS)
 
-    def _values(self, keys: Sequence[bytes]) -> list[bytes]:
-        found = list(map(self._chunk.get, keys))
-        values = [value for value in found if value is not None]
-        if len(values) != len(keys):
-            raise _missing(keys[found.index(None)])
+    def _values_of(self, keys: ByteStrings) -> ByteStrings:
+        """The values of keys that are all within the chunk at hand, which is used up to them."""
+        index = _find(keys, self._keys)
+        values = self._values.take(index)
+        # The next keys asked for are likely to be the next ones here.
+        used = int(index[-1]) + 1
+        self._keys = self._keys.slice(used, len(self._keys))
+        self._values = self._values.slice(used, len(self._values))
         return values
 
     def _load(self, key: bytes, *, far: bool) -> None:
         if self._scan is None:
-            self._scan = self._database.scan("default", key, self._upper)
+            self._scan = self._database.scan_columns("default", key, self._upper)
         elif far:
             self._scan.seek(key)
-        records = self._scan.take_bounded(_CHUNK_RECORDS, _CHUNK_BYTES)
-        if not records:
+        read = self._scan.take()
+        if read is None:
             raise _missing(key)
-        self._chunk = dict(records)
-        self._last = records[-1][0]
+        self._keys, self._values = read
+        self._last = self._keys[len(self._keys) - 1]
+
+
+def _count_upto(keys: ByteStrings, bound: bytes) -> int:
+    if keys[len(keys) - 1] <= bound:
+        return len(keys)
+    return bisect_right(range(len(keys)), bound, key=keys.__getitem__)
+
+
+def _find(wanted: ByteStrings, keys: ByteStrings) -> I64:
+    """The positions of `wanted` in `keys`, both ascending; CorruptionError for one not there."""
+    count = len(wanted)
+    if count <= len(keys):
+        # Mostly the keys are the same, one for one.
+        same = _same(wanted, keys.slice(0, count))
+        if same.all():
+            return np.arange(count)
+    places = {key: i for i, key in enumerate(keys.tolist())}
+    found = [places.get(key, -1) for key in wanted.tolist()]
+    index = np.array(found, np.int64)
+    if (index < 0).any():
+        raise _missing(wanted[int((index < 0).argmax())])
+    return index
+
+
+def _same(left: ByteStrings, right: ByteStrings) -> Mask:
+    if left.width is None or left.width != right.width or not left.width:
+        return np.array([a == b for a, b in zip(left.tolist(), right.tolist(), strict=True)])
+    same: Mask = as_scalars(left.rows(), "S") == as_scalars(right.rows(), "S")
+    return same
 
 
 def _missing(key: bytes) -> CorruptionError:

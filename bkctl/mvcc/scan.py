@@ -4,26 +4,28 @@ For each user key, versions newest first: those after end_ts are skipped; a GC f
 end_ts, a Put or a Delete decides, and older versions no longer matter; Lock and Rollback records
 are passed over. A Put is emitted if it is newer than start_ts, a Delete too when incremental.
 
-Reads are taken 1,024 at a time and looked at as columns (`bkctl.mvcc.batch`).
+What is read is looked at as columns (`bkctl.mvcc.batch`), some thousand versions at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
+from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.errors import CorruptionError, KeyIsLockedError
-from bkctl.mvcc.batch import I64, U8, Keys, Mask, Records, select
+from bkctl.mvcc.batch import DamagedRecordError, Keys, Records, check_types, with_timestamps
 from bkctl.mvcc.decide import LockDecider, WithDecided, committed_records
 from bkctl.mvcc.entries import BATCH_LIMIT, EntryBatch, Segment
-from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
+from bkctl.mvcc.keys import TS_SIZE, decode_data_key
 from bkctl.mvcc.lock import DecidedLock, Lock, parse_lock
 from bkctl.mvcc.long_values import LongValues
-from bkctl.mvcc.write import DELETE, PUT, WRITE_TYPES, parse_write
-from bkctl.store.database import Database, Scan
+from bkctl.mvcc.write import DELETE, PUT
+from bkctl.store.column_scan import ColumnScan
+from bkctl.store.database import Database
 
-READ_LIMIT = 1024
+_LOCKS_AT_A_TIME = 1024
 
 
 class EntryScanner:
@@ -35,7 +37,7 @@ class EntryScanner:
         self._database = database
         self._lower, self._upper = lower, upper
         self._start_ts, self._end_ts = start_ts, end_ts
-        self._writes: Scan | WithDecided = self._scan_writes()
+        self._writes: ColumnScan | WithDecided = database.scan_columns("write", lower, upper)
         self.long_values = LongValues(database, upper)
         self._pending: list[Segment] = []
         self._pending_size = 0
@@ -60,131 +62,123 @@ class EntryScanner:
             decided.append(found)
         if decider is not None and decided:
             records = committed_records(self._locks(), self._end_ts, decider)
-            self._writes = WithDecided(self._scan_writes(), records, READ_LIMIT)
+            writes = self._database.scan("write", self._lower, self._upper)
+            self._writes = WithDecided(writes, records)
         return decided
-
-    def _scan_writes(self) -> Scan:
-        return self._database.scan("write", self._lower, self._upper)
 
     def _locks(self) -> Iterator[tuple[bytes, bytes]]:
         locks = self._database.scan("lock", self._lower, self._upper)
-        while records := locks.take(READ_LIMIT):
+        while records := locks.take(_LOCKS_AT_A_TIME):
             yield from records
 
-    def scan_entries(self) -> EntryBatch | None:
-        """The next batch, or None at the end; raises CorruptionError, never ends early."""
+    def scan_entries(self, room: int = 0) -> EntryBatch | None:
+        """The next batch, or None at the end; raises CorruptionError, never ends early.
+
+        A batch has 1,024 entries (the last one fewer), or so many times 1,024 that all but the
+        last 1,024 of them count for less than `room` bytes.
+        """
         while self._pending_size < BATCH_LIMIT:
-            records = self._writes.take(READ_LIMIT)
-            if not records:
+            read = self._writes.take()
+            if read is None:
                 break
-            self.versions += len(records)
-            keys, values = zip(*records, strict=True)
-            segment = self._pick(keys, values)
+            self.versions += len(read[0])
+            segment = self._pick(*read)
             if segment is not None:
                 self._pending.append(segment)
                 self._pending_size += len(segment)
-        return self._next_batch() if self._pending else None
+        return self._next_batch(self._batch_size(room)) if self._pending else None
 
-    def _next_batch(self) -> EntryBatch:
+    def _batch_size(self, room: int) -> int:
+        whole = self._pending_size // BATCH_LIMIT
+        if whole < 2 or any(len(segment.default_keys) for segment in self._pending):
+            return BATCH_LIMIT
+        sizes = np.concatenate([segment.plain_sizes() for segment in self._pending])
+        totals = np.cumsum(sizes)[BATCH_LIMIT - 1 :: BATCH_LIMIT][: whole - 1]
+        return BATCH_LIMIT * (1 + int(np.count_nonzero(totals < room)))
+
+    def _next_batch(self, size: int) -> EntryBatch:
         batch = EntryBatch()
-        while self._pending and batch.size < BATCH_LIMIT:
+        while self._pending and batch.size < size:
             segment = self._pending.pop(0)
-            room = BATCH_LIMIT - batch.size
-            if len(segment) > room:
-                self._pending.insert(0, segment.slice(room, len(segment)))
-                segment = segment.slice(0, room)
+            left = size - batch.size
+            if len(segment) > left:
+                self._pending.insert(0, segment.slice(left, len(segment)))
+                segment = segment.slice(0, left)
             batch.add(segment)
         self._pending_size -= batch.size
         return batch
 
-    def _pick(self, keys: Sequence[bytes], values: Sequence[bytes]) -> Segment | None:
+    def _pick(self, keys: ByteStrings, values: ByteStrings) -> Segment | None:
         """Choose what the snapshot shows out of one read."""
         read = Keys.read(keys, self._user_key)
-        records = Records.read(values)
-        deciding, fenced = self._deciding(read, records, values)
-        chosen = self._first_per_key(read.is_new, deciding)
-        self._user_key = keys[-1][:-TS_SIZE]
-        types = records.types[chosen]
-        emitted = types == PUT
-        if self._start_ts > 0:
-            emitted |= types == DELETE
-            emitted &= read.commit_ts[chosen] > np.uint64(self._start_ts)
-        if fenced:
-            emitted &= ~np.isin(chosen, fenced)
-        rows = chosen[emitted]
-        return self._segment(read, records, values, rows) if len(rows) else None
-
-    def _deciding(
-        self, read: Keys, records: Records, values: Sequence[bytes]
-    ) -> tuple[Mask, list[int]]:
-        """Which versions end the search for their key, and which of them are fenced off."""
-        types = records.types
-        deciding: Mask = (types == PUT) | (types == DELETE)
-        if not deciding.all():
-            self._check_types(read, types)
+        try:
+            types = check_types(values)
+        except DamagedRecordError as e:
+            raise _at_key(e, keys, e.row) from None
         visible = read.commit_ts <= np.uint64(self._end_ts)
-        deciding &= visible
-        fenced = []
-        for i in np.flatnonzero(records.is_odd & visible).tolist():
-            try:
-                record = parse_write(values[i])
-            except CorruptionError as e:
-                raise CorruptionError(f"{e} at key {read.keys[i].hex().upper()}") from None
-            if record.collected_at(self._end_ts):
-                deciding[i] = True
-                fenced.append(i)
-            if record.short_value is not None:
-                records.short_starts[i] = records.varint_starts[i] - 1 + record.short_value_at
-                records.short_length[i] = len(record.short_value)
-        return deciding, fenced
+        decides = (types == PUT) | (types == DELETE)
+        decides &= visible
+        wanted = visible & (read.commit_ts > np.uint64(self._start_ts))
+        candidates = np.flatnonzero(wanted & self._undecided(read.is_new, decides))
+        if not len(candidates):
+            self._first_per_key(read.is_new, decides)
+            self._user_key = keys[len(keys) - 1][:-TS_SIZE]
+            return None
+        try:
+            records = Records.read(values.take(candidates))
+        except DamagedRecordError as e:
+            raise _at_key(e, keys, int(candidates[e.row])) from None
+        is_emitted = records.types == PUT
+        if self._start_ts > 0:
+            is_emitted |= records.types == DELETE
+        fenced = (records.fences != 0) & (records.fences <= np.uint64(self._end_ts))
+        decides[candidates[fenced]] = True
+        is_emitted &= ~fenced
+        is_chosen = np.zeros(len(keys), np.bool_)
+        is_chosen[self._first_per_key(read.is_new, decides)] = True
+        self._user_key = keys[len(keys) - 1][:-TS_SIZE]
+        rows = np.flatnonzero(is_emitted & is_chosen[candidates])
+        return self._segment(keys, values, candidates, records, rows) if len(rows) else None
+
+    def _undecided(self, is_new: Mask, decides: Mask) -> Mask:
+        """Which versions have none before them, of their key, that decides it."""
+        before: I64 = np.cumsum(decides) - decides
+        before_key = np.maximum.accumulate(np.where(is_new, before, 0))
+        undecided: Mask = before == before_key
+        if self._decided:
+            undecided &= np.logical_or.accumulate(is_new)
+        return undecided
+
+    def _first_per_key(self, is_new: Mask, decides: Mask) -> I64:
+        """Positions of the first version that decides each user key not decided before."""
+        first = np.flatnonzero(decides & self._undecided(is_new, decides))
+        starts = np.flatnonzero(is_new)
+        if len(starts):
+            self._decided = bool(decides[starts[-1] :].any())
+        else:
+            self._decided = self._decided or bool(decides.any())
+        return first
 
     @staticmethod
-    def _check_types(read: Keys, types: U8) -> None:
-        known = np.isin(types, list(WRITE_TYPES))
-        if not known.all():
-            bad = int(np.argmin(known))
-            raise CorruptionError(
-                f"write record of unknown type {int(types[bad]):#04x} at key "
-                f"{read.keys[bad].hex().upper()}"
-            )
+    def _segment(
+        keys: ByteStrings, values: ByteStrings, candidates: I64, records: Records, rows: I64
+    ) -> Segment:
+        index = candidates[rows]
+        keys, values = keys.take(index), values.take(index)
+        lengths = records.short_lengths[rows]
+        lengths[records.types[rows] == DELETE] = 0
+        is_long = lengths < 0
+        long_rows = np.flatnonzero(is_long)
+        default_keys = keys.take(long_rows)
+        if len(long_rows):
+            default_keys = with_timestamps(default_keys, records.start_ts(rows[long_rows]))
+            lengths[long_rows] = 0
+        short_values = ByteStrings(records.data, records.short_starts[rows], lengths)
+        return Segment(keys, values, short_values, is_long, default_keys)
 
-    def _first_per_key(self, is_new: Mask, deciding: Mask) -> I64:
-        """Positions of the first deciding version of each user key not decided before."""
-        group = np.cumsum(is_new)
-        positions = np.flatnonzero(deciding)
-        groups = group[positions]
-        first = np.empty(len(positions), np.bool_)
-        if len(positions):
-            first[0] = groups[0] != 0 or not self._decided
-            first[1:] = groups[1:] != groups[:-1]
-            self._decided = bool(groups[-1] == group[-1]) or (
-                bool(group[-1] == 0) and self._decided
-            )
-        elif group[-1] != 0:
-            self._decided = False
-        return positions[first]
 
-    def _segment(self, read: Keys, records: Records, values: Sequence[bytes], rows: I64) -> Segment:
-        keys, matrix = read.keys, read.matrix
-        if len(rows) != len(keys):
-            mask = np.zeros(len(keys), np.bool_)
-            mask[rows] = True
-            keys, values = select(keys, mask), select(values, mask)
-            matrix = None if matrix is None else matrix[rows]
-        short_length = records.short_length[rows]
-        short_length[records.types[rows] == DELETE] = 0
-        is_long = short_length < 0
-        long_before = np.concatenate(([0], np.cumsum(is_long)))
-        default_keys: list[bytes] = []
-        if long_before[-1]:
-            start_ts = records.start_ts(rows[is_long])
-            suffixes = (start_ts ^ np.uint64(MAX_TS)).astype(">u8").tobytes()
-            long_keys = keys if is_long.all() else select(keys, is_long)
-            default_keys = [
-                key[:-TS_SIZE] + suffixes[i * TS_SIZE : (i + 1) * TS_SIZE]
-                for i, key in enumerate(long_keys)
-            ]
-        return Segment(keys, values, matrix, records, rows, short_length, default_keys, long_before)
+def _at_key(error: DamagedRecordError, keys: ByteStrings, row: int) -> CorruptionError:
+    return CorruptionError(f"{error} at key {keys[row].hex().upper()}")
 
 
 def _is_locked(raw_key: bytes, lock: Lock, decider: LockDecider | None) -> KeyIsLockedError:

@@ -40,7 +40,9 @@ class WriteRecord:
 
 def parse_write(value: bytes) -> WriteRecord:
     """Parse a record; raises CorruptionError for an unknown type or a field cut short."""
-    if not value or value[0] not in WRITE_TYPES:
+    if not value:
+        raise CorruptionError("an empty write record")
+    if value[0] not in WRITE_TYPES:
         raise CorruptionError(f"write record of unknown type {value[:1]!r}")
     start_ts, pos = decode_uvarint(value, 1)
     short_value: bytes | None = None

@@ -8,12 +8,13 @@ the block it was found in. `format`, `index`, `blocks` and `properties` show the
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import data_entries, meta_entries
 from bkctl.sst.checksums import context_modifier, stored_checksum
+from bkctl.sst.columns import index_columns, user_keys
 from bkctl.sst.compression import Decompressor
 from bkctl.sst.damage import located
 from bkctl.sst.format import (
@@ -26,7 +27,7 @@ from bkctl.sst.format import (
     decode_handle,
     parse_footer,
 )
-from bkctl.sst.index import TWO_LEVEL, IndexEntry, IndexShape, index_entries
+from bkctl.sst.index import TWO_LEVEL, WITH_FIRST_KEY, IndexEntry, IndexShape, index_entries
 from bkctl.sst.properties import TableProperties, parse_properties, without_global_seqno
 from bkctl.sst.source import CachedReader, FileReader, RandomReader
 
@@ -95,6 +96,29 @@ class SstReader:
                 self.footer.check_handle(entry.handle)
                 yield entry
 
+    def partition_columns(
+        self, handle: BlockHandle, shape: IndexShape
+    ) -> tuple[list[bytes], Sequence[int], Sequence[int]]:
+        """(separators, offsets, sizes) of the data blocks that an index block leads to."""
+        with located(self.name, handle.offset):
+            block = self._plain_meta(handle)
+            columns = None
+            if shape.type != WITH_FIRST_KEY:
+                columns = index_columns(block, delta_values=shape.delta_values)
+        if columns is None:
+            entries = list(self.partition_entries(handle, shape))
+            return (
+                [entry.separator for entry in entries],
+                [entry.handle.offset for entry in entries],
+                [entry.handle.size for entry in entries],
+            )
+        keys, offsets, sizes = columns
+        with located(self.name, handle.offset):
+            self.footer.check_handle(BlockHandle(int(offsets[-1]), int(sizes[-1])))
+            if not shape.user_keys:
+                keys = user_keys(keys)
+        return keys.tolist(), offsets.tolist(), sizes.tolist()
+
     def filter_partitions(self, handle: BlockHandle, shape: IndexShape) -> Iterator[BlockHandle]:
         """Yield the blocks of a partitioned filter, whose own index is at `handle`."""
         two_level = IndexShape(TWO_LEVEL, shape.user_keys, shape.delta_values)
@@ -110,6 +134,24 @@ class SstReader:
         """Return a data block, its checksum verified, decompressed."""
         with located(self.name, handle.offset):
             return self._plain_data(handle)
+
+    def read_blocks(self, handles: Sequence[BlockHandle], plain_bytes: int) -> list[bytes]:
+        """Return data blocks that follow each other in the file, as `read_block` does.
+
+        The file is read up to the last one's end in few reads. The list ends early, but never
+        before its first block, once it holds `plain_bytes`.
+        """
+        ahead_to = handles[-1].end
+        plain: list[bytes] = []
+        for handle in handles:
+            with located(self.name, handle.offset):
+                content = self._stored(handle, ahead_to)
+                block = self._data_codec.decompress(content[-1], content[:-1], MAX_BLOCK_SIZE)
+            plain.append(block)
+            plain_bytes -= len(block)
+            if plain_bytes <= 0:
+                break
+        return plain
 
     def check_block(self, handle: BlockHandle) -> None:
         """Verify a block's checksum only, whatever kind of block it is."""

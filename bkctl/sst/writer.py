@@ -20,6 +20,7 @@ from rocksdict import (
     SstFileWriter,
 )
 
+from bkctl.codec.strings import ByteStrings
 from bkctl.errors import BkctlError, CorruptionError, StorageError, UsageError
 
 FORMAT_VERSION = 5
@@ -87,6 +88,10 @@ class SstWriter:
         except Exception as e:  # rocksdict raises nothing narrower
             raise self._error(e) from None
         self._hash_written()
+
+    def write_columns(self, keys: ByteStrings, values: ByteStrings) -> None:
+        """Append records as `write` does."""
+        self.write(keys.tolist(), values.tolist())
 
     def finish(self) -> FinishedSst:
         """Complete and sync the file."""

@@ -27,6 +27,8 @@ from rocksdict import (
 
 from bkctl.errors import BkctlError, CorruptionError, SourceError, StorageError
 from bkctl.processes import ignore_interrupts, start_shielded
+from bkctl.store.column_scan import ColumnScan
+from bkctl.store.tables import Tables, UnreadableError
 
 READAHEAD = 4 << 20
 _OPEN_FILES = 64
@@ -35,6 +37,7 @@ _FLUSH_BUFFER = 16 << 20
 # Values can be 8 MiB each: so few at a time that a run of them stays small in memory.
 _STEP = 16
 _VALUE = itemgetter(1)
+_IN_MEMORY = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables")
 
 
 class Database:
@@ -57,9 +60,12 @@ class Database:
         except Exception as e:  # rocksdict raises nothing narrower
             raise self.error(e) from None
         self._handles = {"default": self._db}
+        self._tables = Tables(db_dir)
+        self._same_tables: bool | None = None
 
     def close(self) -> None:
         """Close the handle; iterators must be gone."""
+        self._tables.close()
         self._handles.clear()
         self._db.close()
 
@@ -89,6 +95,30 @@ class Database:
     def scan(self, family: str, lower: bytes, upper: bytes, *, readahead: int = READAHEAD) -> Scan:
         """Read `[lower, upper)` of a family, in key order."""
         return Scan(self, self._family(family), lower, upper, readahead)
+
+    def scan_columns(self, family: str, lower: bytes, upper: bytes) -> ColumnScan:
+        """Read `[lower, upper)` of a family, in key order, as columns."""
+        return ColumnScan(self, family, lower, upper)
+
+    def tables(self, family: str) -> Tables:
+        """The view's SST files, if they hold all there is of a family; else UnreadableError.
+
+        They must be those that RocksDB has open, and nothing may be in memory beside them.
+        """
+        if self._same_tables is None:
+            self._same_tables = self._has_same_tables()
+        handle = self._family(family)
+        in_memory = map(handle.property_int_value, _IN_MEMORY)
+        if not self._same_tables or any(count != 0 for count in in_memory):
+            raise UnreadableError(f"{self._source}: not all of {family} is in known SST files")
+        return self._tables
+
+    def _has_same_tables(self) -> bool:
+        files = [file for family in self._tables.files().values() for file in family]
+        opened = {(file["level"], Path(file["name"]).name) for file in self._db.live_files()}
+        return {(file.level, file.name) for file in files} == opened and all(
+            file.largest_sequence <= self.last_sequence for file in files
+        )
 
     def error(self, error: Exception) -> BkctlError:
         """Say RocksDB's error in one line, with the store's own file names."""

@@ -10,6 +10,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile, BackupMeta, encode_meta
 from bkctl.archive.verify_backup import check_description
 from bkctl.archive.verify_file import Finding, PairCheck, pairs_of
+from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.keys import versioned_key
@@ -77,7 +78,7 @@ class MadeBackup:
         counted = Accounting()
         for key, value in records:
             if self.is_raw:
-                counted.add_raw([key], [value])
+                counted.add_raw(ByteStrings.of([key]), ByteStrings.of([value]))
             elif cf == "default":
                 counted.add_one(key[1:-8], value)
             elif (record := parse_write(value)).short_value is not None:

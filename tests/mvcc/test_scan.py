@@ -9,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, KeyIsLockedError
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.entries import account_long
 from bkctl.mvcc.keys import DATA_END, DATA_PREFIX, split_versioned, versioned_key
 from bkctl.mvcc.scan import EntryScanner
 from bkctl.mvcc.write import PUT, parse_write
+from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
 from examples.tikv_store import TikvStore
@@ -33,7 +35,7 @@ def scan(
     while (batch := scanner.scan_entries()) is not None:
         assert batch.size <= 1024
         for segment in batch.segments:
-            emitted += map(split_versioned, segment.keys)
+            emitted += map(split_versioned, segment.keys.tolist())
             segment.account(writes)
             for keys, values in scanner.long_values.fetch(segment.default_keys):
                 account_long(defaults, keys, values)
@@ -69,6 +71,72 @@ def test_a_scan_shows_what_the_model_says(history: History, data: st.DataObject)
                 )
                 assert default_kvs == expected.default_kvs
                 assert is_blocked(source, end_ts) == bool(history.blocking_locks(end_ts))
+
+
+class Sliced:
+    """A scan by columns, given out in pieces of at most so many records."""
+
+    def __init__(self, scan: ColumnScan, limit: int) -> None:
+        self._scan, self._limit = scan, limit
+        self._pieces: list[tuple[ByteStrings, ByteStrings]] = []
+
+    def take(self) -> tuple[ByteStrings, ByteStrings] | None:
+        if not self._pieces and (read := self._scan.take()) is not None:
+            self._pieces = [
+                (read[0].slice(start, stop), read[1].slice(start, stop))
+                for start in range(0, len(read[0]), self._limit)
+                for stop in [min(start + self._limit, len(read[0]))]
+            ]
+        return self._pieces.pop(0) if self._pieces else None
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(histories(), st.data())
+def test_where_reads_begin_and_end_does_not_matter(history: History, data: st.DataObject) -> None:
+    moments = sorted({0, *history.timestamps()})
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        store = Path(folder) / "store"
+        with TikvStore(store) as tikv:
+            history.replay(tikv)
+            tikv.flush()
+        with Source(SourceOptions(store, work_dir=Path(folder))) as source:
+            drawn = st.tuples(st.sampled_from(moments), st.sampled_from(moments))
+            windows = [tuple(sorted(data.draw(drawn))) for _ in range(3)]
+            expected = [scan(source, *window) for window in windows]
+            whole = Database.scan_columns
+            for limit in (1, 2, 3):
+                patch.setattr(
+                    Database,
+                    "scan_columns",
+                    lambda *args, limit=limit: Sliced(whole(*args), limit),
+                )
+                for window, (emitted, accounting, default_kvs) in zip(
+                    windows, expected, strict=True
+                ):
+                    again = scan(source, *window)
+                    assert (again[0], again[2]) == (emitted, default_kvs)
+                    assert again[1].crc64xor == accounting.crc64xor
+
+
+@pytest.mark.parametrize("value_size", [0, 60, 255])
+def test_a_batch_ends_where_its_room_does(value_size: int, tmp_path: Path) -> None:
+    with TikvStore(tmp_path / "store") as tikv, tikv.batched():
+        for i in range(9000):
+            value = b"v" * (i % (value_size + 1))
+            tikv.write_record(b"k%05d" % i, 10, b"P\x09v" + bytes([len(value)]) + value)
+    with Source(SourceOptions(tmp_path / "store")) as source:
+        database = Database(source.db_dir, source.path)
+        sizes = [6 + i % (value_size + 1) for i in range(9000)]
+        for room in (0, 1, sum(sizes[:1024]), sum(sizes[:4096]), sum(sizes[:4096]) + 1, 1 << 30):
+            scanner = EntryScanner(database, DATA_PREFIX, DATA_END, 0, 20)
+            at = 0
+            while (batch := scanner.scan_entries(room)) is not None:
+                assert batch.size % 1024 == 0 or at + batch.size == 9000
+                last = at + (batch.size - 1) // 1024 * 1024
+                assert last == at or sum(sizes[at:last]) < room
+                at += batch.size
+            assert at == 9000
+        database.close()
 
 
 def is_blocked(source: Source, end_ts: int) -> bool:

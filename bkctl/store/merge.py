@@ -1,0 +1,190 @@
+"""The newest records of a key range out of many SST files, as RocksDB's iterator shows them.
+
+Each run of files gives its records in the order of their internal keys: user key ascending, then
+sequence number descending. The runs are merged a window at a time, up to the key that all of them
+have been read to. Of each user key the first record counts, and is shown if it is a value.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+
+from bkctl.codec.strings import U8, U64, ByteStrings, as_scalars
+from bkctl.errors import CorruptionError
+from bkctl.sst.columns import Columns
+from bkctl.store.tables import KIND_BITS, Run, Tables, UnreadableError
+
+MAX_TRAILER = (1 << 64) - 1
+_FIRST_CHUNK = 64 << 10
+_MAX_CHUNK = 2 << 20
+_ALL_CHUNKS = 32 << 20
+_KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
+_DELETION, _VALUE, _SINGLE_DELETION = 0, 1, 7
+_LENGTH_SIZE = 4
+_TRAILER_SIZE = 8
+
+Position = tuple[bytes, int]
+"""Where a record stands in the order of internal keys: (user key, inverted trailer)."""
+
+
+def _position(columns: Columns, index: int) -> Position:
+    return columns.keys[index], MAX_TRAILER - int(columns.trailers[index])
+
+
+class Cursor:
+    """One run's records in `[lower, upper)`, held a chunk at a time; chunks grow as it goes on."""
+
+    def __init__(self, tables: Tables, run: Run, lower: bytes, upper: bytes, limit: int) -> None:
+        """`limit` bounds a chunk, in bytes."""
+        self._tables, self._files = tables, list(reversed(run.files))
+        self._lower, self._upper = lower, upper
+        self._limit, self._wanted = limit, min(_FIRST_CHUNK, limit)
+        self._block = self._stop = 0
+        self._last: Position | None = None
+        self.chunk: Columns | None = None
+
+    def fill(self) -> bool:
+        """Have a chunk, reading one where there is none; False at the run's end."""
+        while self.chunk is None and self._files:
+            table = self._tables.open(self._files[-1])
+            if self._stop == 0:
+                self._block, self._stop = table.blocks(self._lower, self._upper)
+            if self._block >= self._stop:
+                self._files.pop()
+                self._stop = 0
+                continue
+            read, self._block = table.read(self._block, self._stop, self._wanted)
+            self._wanted = min(2 * self._wanted, self._limit)
+            self._take_chunk(read)
+        return self.chunk is not None
+
+    def _take_chunk(self, read: Columns) -> None:
+        first, last = _position(read, 0), _position(read, len(read) - 1)
+        if (self._last is not None and first <= self._last) or not _ascends(read):
+            raise CorruptionError(f"keys are out of order at {first[0].hex().upper()}")
+        self._last = last
+        if first[0] < self._lower or last[0] >= self._upper:
+            keys, count = read.keys, range(len(read))
+            start = bisect_left(count, self._lower, key=keys.__getitem__)
+            read = read.slice(start, bisect_left(count, self._upper, key=keys.__getitem__))
+        if len(read):
+            self.chunk = read
+
+    def last(self) -> Position:
+        """The position of the chunk's last record."""
+        assert self.chunk is not None
+        return _position(self.chunk, len(self.chunk) - 1)
+
+    def cut(self, bound: Position) -> Columns | None:
+        """Take the chunk's records up to `bound`; None where there are none."""
+        chunk = self.chunk
+        assert chunk is not None
+        if bound >= self.last():
+            self.chunk = None
+            return chunk
+        count = bisect_right(range(len(chunk)), bound, key=lambda i: _position(chunk, i))
+        if count == 0:
+            return None
+        self.chunk = chunk.slice(count, len(chunk))
+        return chunk.slice(0, count)
+
+
+def _ascends(columns: Columns) -> bool:
+    """Whether records are in the order of internal keys; notes whether all keys are distinct."""
+    ascends = columns.keys.ascends()
+    columns.is_distinct = bool(ascends.all())
+    if columns.is_distinct:
+        return True
+    newer_first = ~columns.keys.differs() & (columns.trailers[1:] < columns.trailers[:-1])
+    return bool((ascends | newer_first).all())
+
+
+class MergedScan:
+    """The records of `[lower, upper)` that a reader of the newest state sees, in key order."""
+
+    def __init__(self, tables: Tables, family: str, lower: bytes, upper: bytes) -> None:
+        """Raises UnreadableError or CorruptionError where the files cannot be read this way."""
+        runs = tables.runs(family, lower, upper)
+        limit = min(_MAX_CHUNK, _ALL_CHUNKS // max(1, len(runs)))
+        self._cursors = [Cursor(tables, run, lower, upper, limit) for run in runs]
+        self._last: bytes | None = None
+
+    @property
+    def last_key(self) -> bytes | None:
+        """All records up to this key were taken; None where none were."""
+        return self._last
+
+    def take(self) -> tuple[ByteStrings, ByteStrings] | None:
+        """The next keys and values, about as many as a chunk has; None at the end.
+
+        Raises UnreadableError for a record only RocksDB can read, CorruptionError, StorageError;
+        `last_key` then tells how far the scan came.
+        """
+        while cursors := [cursor for cursor in self._cursors if cursor.fill()]:
+            self._cursors = cursors
+            bound = min(cursor.last() for cursor in cursors)
+            pieces = [cursor.cut(bound) for cursor in cursors]
+            merged = merge([piece for piece in pieces if piece is not None])
+            shown = _shown(merged, self._last)
+            self._last = merged.keys[len(merged) - 1]
+            if len(shown):
+                return shown.keys, shown.values
+        return None
+
+
+def _shown(columns: Columns, previous: bytes | None) -> Columns:
+    """The records that are the first of their user key, and values; `previous` is passed."""
+    kinds = columns.trailers & _KIND_MASK
+    is_value = kinds == _VALUE
+    if columns.is_distinct and columns.keys[0] != previous and is_value.all():
+        return columns
+    is_first = columns.keys.differs_from_previous(previous)
+    is_known = is_value | (kinds == _DELETION) | (kinds == _SINGLE_DELETION)
+    if not is_known.all():
+        raise UnreadableError("a record that is neither a value nor a deletion")
+    index = np.flatnonzero(is_first & is_value)
+    return Columns(columns.keys.take(index), columns.trailers[index], columns.values.take(index))
+
+
+def merge(pieces: Sequence[Columns]) -> Columns:
+    """The records of all pieces, each in the order of internal keys, in that order."""
+    if len(pieces) == 1:
+        return pieces[0]
+    width = max(int(piece.keys.lengths.max()) for piece in pieces)
+    total = sum(map(len, pieces))
+    # Sorted by user key, zeros up to the width, its length, and its trailer: newer is less.
+    rows = np.zeros((total, width + _LENGTH_SIZE + _TRAILER_SIZE), np.uint8)
+    start = 0
+    for piece in pieces:
+        stop = start + len(piece)
+        keys = piece.keys.padded()
+        rows[start:stop, : keys.shape[1]] = keys
+        start = stop
+    lengths = np.concatenate([piece.keys.lengths for piece in pieces])
+    trailers = np.concatenate([piece.trailers for piece in pieces])
+    rows[:, width:-_TRAILER_SIZE] = _big_endian(lengths.astype(np.uint64), _LENGTH_SIZE)
+    rows[:, -_TRAILER_SIZE:] = _big_endian(~trailers, _TRAILER_SIZE)
+    order = np.argsort(as_scalars(rows, "S"), kind="stable")
+    keys_in_order = ByteStrings(rows.ravel(), order * rows.shape[1], lengths[order])
+    return Columns(keys_in_order, trailers[order], _joined(pieces).take(order))
+
+
+def _big_endian(numbers: U64, size: int) -> U8:
+    return numbers.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - size :]
+
+
+def _joined(pieces: Sequence[Columns]) -> ByteStrings:
+    """All pieces' values over one buffer, which holds only the stretches they lie in."""
+    buffers, starts, offset = [], [], 0
+    for piece in pieces:
+        values = piece.values
+        ends = values.starts + values.lengths
+        low, high = int(values.starts.min()), int(ends.max())
+        buffers.append(values.data[low:high])
+        starts.append(values.starts - low + offset)
+        offset += high - low
+    lengths = np.concatenate([piece.values.lengths for piece in pieces])
+    return ByteStrings(np.concatenate(buffers), np.concatenate(starts), lengths)

@@ -1,0 +1,171 @@
+"""The SST files of a pinned view, opened for reading block by block, and kept open a while.
+
+Which files make up a family comes from the view's MANIFEST; what cannot be read this way (range
+deletions, merge operands, keys in another order than that of their bytes) is refused with
+UnreadableError, and is RocksDB's to read.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bkctl.errors import BkctlError
+from bkctl.sst.columns import Columns, decode_blocks
+from bkctl.sst.format import BlockHandle
+from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
+from bkctl.store.manifest import LiveFile, read_manifest
+
+# What is kept of an open file is its index: about 100 bytes a block.
+_OPEN_TABLES = 64
+_OPEN_BLOCKS = 1 << 17
+_EXTERNAL_VERSION = "rocksdb.external_sst_file.version"
+_GLOBAL_SEQNO_VERSION = 2
+KIND_BITS = 8
+_KIND_MASK = 0xFF
+
+
+class UnreadableError(BkctlError):
+    """Something that only RocksDB can read, or that it has to judge."""
+
+
+class Table:
+    """One open SST file: its blocks by key, and their records as columns."""
+
+    def __init__(self, path: Path, file: LiveFile) -> None:
+        """Open it; UnreadableError for what this module does not read, CorruptionError."""
+        self._reader = FileReader(path)
+        try:
+            sst = SstReader(self._reader, file.name, ingested=True)
+            _check_readable(sst)
+            self._sst = sst
+            self._separators, self._offsets, self._sizes = _index(sst)
+        except BaseException:
+            self._reader.close()
+            raise
+        version = int.from_bytes(sst.properties.user.get(_EXTERNAL_VERSION, b""), "little")
+        # Of an ingested file the MANIFEST knows the one sequence number of all its records.
+        self._sequence = file.largest_sequence if version >= _GLOBAL_SEQNO_VERSION else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def __len__(self) -> int:
+        return len(self._separators)
+
+    def blocks(self, lower: bytes, upper: bytes) -> tuple[int, int]:
+        """The numbers of the blocks that can hold keys of `[lower, upper)`, and others beside."""
+        first = bisect_left(self._separators, lower)
+        # No key of a block is above its separator, nor below the one of the block before.
+        stop = bisect_left(self._separators, upper, first) + 1
+        return first, min(stop, len(self))
+
+    def read(self, first: int, stop: int, plain_bytes: int) -> tuple[Columns, int]:
+        """The records of blocks `[first, stop)`, or fewer where they would pass `plain_bytes`.
+
+        Returns them with the number of the block behind them; CorruptionError, StorageError.
+        """
+        # Blocks are hardly ever larger as stored than plain.
+        within = bisect_right(self._offsets, self._offsets[first] + plain_bytes, first + 1, stop)
+        offsets, sizes = self._offsets[first:within], self._sizes[first:within]
+        handles = list(map(BlockHandle, offsets, sizes))
+        blocks = self._sst.read_blocks(handles, plain_bytes)
+        columns = decode_blocks(blocks)
+        if self._sequence is not None:
+            if (columns.trailers > _KIND_MASK).any():
+                raise UnreadableError("an ingested file's records have sequence numbers")
+            columns.trailers |= np.uint64(self._sequence << KIND_BITS)
+        return columns, first + len(blocks)
+
+
+def _index(sst: SstReader) -> tuple[list[bytes], array[int], array[int]]:
+    """(separators, offsets, sizes) of all data blocks."""
+    separators: list[bytes] = []
+    offsets, sizes = array("Q"), array("Q")
+    shape = sst.properties.index
+    for partition in sst.index_partitions(shape):
+        more = sst.partition_columns(partition, shape)
+        separators += more[0]
+        offsets.extend(more[1])
+        sizes.extend(more[2])
+    return separators, offsets, sizes
+
+
+def _check_readable(sst: SstReader) -> None:
+    properties = sst.properties
+    if not properties.is_bytewise:
+        raise UnreadableError(f"{sst.name}: keys are in the order of {properties.comparator}")
+    if properties.num_range_deletions or RANGE_DELETIONS in sst.meta_blocks:
+        raise UnreadableError(f"{sst.name}: holds range deletions")
+    if properties.num_merge_operands:
+        raise UnreadableError(f"{sst.name}: holds merge operands")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Files of one family whose keys do not overlap, in key order."""
+
+    files: tuple[LiveFile, ...]
+
+
+class Tables:
+    """The files of a view, by family; open ones are kept, the last used ones longest."""
+
+    def __init__(self, db_dir: Path) -> None:
+        """Nothing is read before the first `runs`."""
+        self._db_dir = db_dir
+        self._files: dict[str, list[LiveFile]] | None = None
+        self._open: OrderedDict[int, Table] = OrderedDict()
+
+    def close(self) -> None:
+        """Close all files."""
+        for table in self._open.values():
+            table.close()
+        self._open.clear()
+
+    def files(self) -> dict[str, list[LiveFile]]:
+        """All files by family, as the MANIFEST has them; raises CorruptionError, OSError."""
+        if self._files is None:
+            current = (self._db_dir / "CURRENT").read_text().strip()
+            manifest = self._db_dir / current
+            state = read_manifest(manifest.read_bytes(), manifest)
+            self._files = {name: [] for name in state.families}
+            for file in state.live_files:
+                self._files[file.family].append(file)
+        return self._files
+
+    def runs(self, family: str, lower: bytes, upper: bytes) -> list[Run]:
+        """The family's files with keys in `[lower, upper)`: levels, and each file of level 0."""
+        levels: dict[int, list[LiveFile]] = {}
+        runs = []
+        for file in self.files().get(family, []):
+            if file.smallest_key >= upper or file.largest_key < lower:
+                continue
+            if file.level == 0:
+                runs.append(Run((file,)))
+            else:
+                levels.setdefault(file.level, []).append(file)
+        for level in levels.values():
+            level.sort(key=lambda file: (file.smallest_key, file.largest_key))
+            runs.append(Run(tuple(level)))
+        return runs
+
+    def open(self, file: LiveFile) -> Table:
+        """The file, opened or still open; a later call may close it again."""
+        table = self._open.get(file.number)
+        if table is None:
+            table = Table(self._db_dir / file.name, file)
+            self._open[file.number] = table
+            blocks = sum(map(len, self._open.values()))
+            while len(self._open) > 1 and (len(self._open) > _OPEN_TABLES or blocks > _OPEN_BLOCKS):
+                oldest = self._open.popitem(last=False)[1]
+                blocks -= len(oldest)
+                oldest.close()
+        self._open.move_to_end(file.number)
+        return table
