@@ -55,6 +55,21 @@ class ByteStrings:
         ends = np.cumsum(lengths)
         return cls(np.frombuffer(b"".join(strings), np.uint8), ends - lengths, lengths)
 
+    @classmethod
+    def joined(cls, pieces: Sequence[ByteStrings]) -> ByteStrings:
+        """All strings of all pieces (each not empty), over one buffer: the stretches they span."""
+        if len(pieces) == 1:
+            return pieces[0]
+        buffers, starts, offset = [], [], 0
+        for piece in pieces:
+            low = int(piece.starts.min())
+            high = int((piece.starts + piece.lengths).max())
+            buffers.append(piece.data[low:high])
+            starts.append(piece.starts - low + offset)
+            offset += high - low
+        lengths = np.concatenate([piece.lengths for piece in pieces])
+        return cls(np.concatenate(buffers), np.concatenate(starts), lengths)
+
     def __len__(self) -> int:
         return len(self.starts)
 

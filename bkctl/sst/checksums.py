@@ -37,7 +37,7 @@ class ChecksumType(IntEnum):
 def stored_checksum(checksum_type: ChecksumType, content: bytes | memoryview) -> int:
     """The 32-bit number stored for `content` (payload and type byte), before any modifier."""
     if checksum_type is ChecksumType.CRC32C:
-        crc: int = google_crc32c.value(bytes(content))
+        crc: int = google_crc32c.value(content if isinstance(content, bytes) else bytes(content))
         return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _U32
     if checksum_type is ChecksumType.XXH3:
         if not content:

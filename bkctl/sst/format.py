@@ -97,6 +97,20 @@ def is_magic(tail: bytes) -> bool:
     return tail in (_MAGIC, _LEGACY_MAGIC)
 
 
+def encode_handle(handle: BlockHandle) -> bytes:
+    """Encode a handle."""
+    return encode_uvarint(handle.offset) + encode_uvarint(handle.size)
+
+
+def encode_footer(
+    format_version: int, checksum_type: ChecksumType, metaindex: BlockHandle, index: BlockHandle
+) -> bytes:
+    """The footer of a file of format version 1 to 5."""
+    handles = encode_handle(metaindex) + encode_handle(index)
+    version = format_version.to_bytes(4, "little")
+    return bytes([checksum_type]) + handles.ljust(_HANDLES_SIZE, b"\0") + version + _MAGIC
+
+
 def parse_footer(tail: bytes, file_size: int) -> Footer:
     """Parse the footer from `tail`, the file's last bytes (53 of them, or the whole file).
 

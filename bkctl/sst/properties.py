@@ -22,6 +22,7 @@ from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import meta_entries
 from bkctl.sst.index import HASH_SEARCH, TWO_LEVEL, WITH_FIRST_KEY, IndexShape
 
+EXTERNAL_VERSION = "rocksdb.external_sst_file.version"
 GLOBAL_SEQNO = "rocksdb.external_sst_file.global_seqno"
 _INDEX_TYPE = "rocksdb.block.based.table.index.type"
 _BYTEWISE = ("", "leveldb.BytewiseComparator")

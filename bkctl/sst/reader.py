@@ -142,15 +142,18 @@ class SstReader:
         before its first block, once it holds `plain_bytes`.
         """
         ahead_to = handles[-1].end
+        stored, decompress = self._stored, self._data_codec.decompress
         plain: list[bytes] = []
-        for handle in handles:
+        try:
+            for handle in handles:
+                content = stored(handle, ahead_to)
+                plain.append(decompress(content[-1], content[:-1], MAX_BLOCK_SIZE))
+                plain_bytes -= len(plain[-1])
+                if plain_bytes <= 0:
+                    break
+        except CorruptionError:
             with located(self.name, handle.offset):
-                content = self._stored(handle, ahead_to)
-                block = self._data_codec.decompress(content[-1], content[:-1], MAX_BLOCK_SIZE)
-            plain.append(block)
-            plain_bytes -= len(block)
-            if plain_bytes <= 0:
-                break
+                raise
         return plain
 
     def check_block(self, handle: BlockHandle) -> None:
@@ -279,22 +282,21 @@ class SstReader:
             raise CorruptionError(
                 f"a block of {handle.size} bytes is over the limit of {MAX_BLOCK_SIZE}"
             )
-        raw = memoryview(
-            self._bytes.read(handle.offset, handle.size + BLOCK_TRAILER_SIZE, ahead_to)
-        )
+        raw = self._bytes.read(handle.offset, handle.size + BLOCK_TRAILER_SIZE, ahead_to)
+        # One copy for all uses: the checksum's functions take whole bytes only.
         content = raw[:-4]
         stored = int.from_bytes(raw[-4:], "little")
         computed = self._checksum(content, handle.offset)
         if changed and computed != stored:
-            plain = without_global_seqno(bytes(content[:-1]))
-            computed = self._checksum(memoryview(plain + content[-1:]), handle.offset)
+            plain = without_global_seqno(content[:-1])
+            computed = self._checksum(plain + content[-1:], handle.offset)
         if computed != stored:
             raise CorruptionError(
                 f"the block's checksum is {stored:08x}, its content gives {computed:08x}"
             )
-        return content
+        return memoryview(content)
 
-    def _checksum(self, content: memoryview, offset: int) -> int:
+    def _checksum(self, content: bytes, offset: int) -> int:
         footer = self.footer
         plain = stored_checksum(footer.checksum_type, content)
         return (plain + context_modifier(footer.base_context, offset)) & 0xFFFFFFFF

@@ -19,7 +19,7 @@ from bkctl.store.tables import KIND_BITS, Run, Tables, UnreadableError
 
 MAX_TRAILER = (1 << 64) - 1
 _FIRST_CHUNK = 64 << 10
-_MAX_CHUNK = 2 << 20
+_MAX_CHUNK = 1 << 21
 _ALL_CHUNKS = 32 << 20
 _KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
 _DELETION, _VALUE, _SINGLE_DELETION = 0, 1, 7
@@ -167,24 +167,11 @@ def merge(pieces: Sequence[Columns]) -> Columns:
     trailers = np.concatenate([piece.trailers for piece in pieces])
     rows[:, width:-_TRAILER_SIZE] = _big_endian(lengths.astype(np.uint64), _LENGTH_SIZE)
     rows[:, -_TRAILER_SIZE:] = _big_endian(~trailers, _TRAILER_SIZE)
+    values = ByteStrings.joined([piece.values for piece in pieces])
     order = np.argsort(as_scalars(rows, "S"), kind="stable")
     keys_in_order = ByteStrings(rows.ravel(), order * rows.shape[1], lengths[order])
-    return Columns(keys_in_order, trailers[order], _joined(pieces).take(order))
+    return Columns(keys_in_order, trailers[order], values.take(order))
 
 
 def _big_endian(numbers: U64, size: int) -> U8:
     return numbers.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - size :]
-
-
-def _joined(pieces: Sequence[Columns]) -> ByteStrings:
-    """All pieces' values over one buffer, which holds only the stretches they lie in."""
-    buffers, starts, offset = [], [], 0
-    for piece in pieces:
-        values = piece.values
-        ends = values.starts + values.lengths
-        low, high = int(values.starts.min()), int(ends.max())
-        buffers.append(values.data[low:high])
-        starts.append(values.starts - low + offset)
-        offset += high - low
-    lengths = np.concatenate([piece.values.lengths for piece in pieces])
-    return ByteStrings(np.concatenate(buffers), np.concatenate(starts), lengths)

@@ -18,13 +18,13 @@ import numpy as np
 from bkctl.errors import BkctlError
 from bkctl.sst.columns import Columns, decode_blocks
 from bkctl.sst.format import BlockHandle
+from bkctl.sst.properties import EXTERNAL_VERSION
 from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
 from bkctl.store.manifest import LiveFile, read_manifest
 
 # What is kept of an open file is its index: about 100 bytes a block.
 _OPEN_TABLES = 64
 _OPEN_BLOCKS = 1 << 17
-_EXTERNAL_VERSION = "rocksdb.external_sst_file.version"
 _GLOBAL_SEQNO_VERSION = 2
 KIND_BITS = 8
 _KIND_MASK = 0xFF
@@ -48,7 +48,7 @@ class Table:
         except BaseException:
             self._reader.close()
             raise
-        version = int.from_bytes(sst.properties.user.get(_EXTERNAL_VERSION, b""), "little")
+        version = int.from_bytes(sst.properties.user.get(EXTERNAL_VERSION, b""), "little")
         # Of an ingested file the MANIFEST knows the one sequence number of all its records.
         self._sequence = file.largest_sequence if version >= _GLOBAL_SEQNO_VERSION else None
 
