@@ -119,11 +119,8 @@ class EntryScanner:
         decides = (types == PUT) | (types == DELETE)
         decides &= visible
         wanted = visible & (read.commit_ts > np.uint64(self._start_ts))
-        candidates = np.flatnonzero(wanted & self._undecided(read.is_new, decides))
-        if not len(candidates):
-            self._first_per_key(read.is_new, decides)
-            self._user_key = keys[len(keys) - 1][:-TS_SIZE]
-            return None
+        undecided = self._undecided(read.is_new, decides)
+        candidates = np.flatnonzero(wanted & undecided)
         try:
             records = Records.read(values.take(candidates))
         except DamagedRecordError as e:
@@ -132,12 +129,12 @@ class EntryScanner:
         if self._start_ts > 0:
             is_emitted |= records.types == DELETE
         fenced = (records.fences != 0) & (records.fences <= np.uint64(self._end_ts))
-        decides[candidates[fenced]] = True
-        is_emitted &= ~fenced
-        is_chosen = np.zeros(len(keys), np.bool_)
-        is_chosen[self._first_per_key(read.is_new, decides)] = True
-        self._user_key = keys[len(keys) - 1][:-TS_SIZE]
-        rows = np.flatnonzero(is_emitted & is_chosen[candidates])
+        if fenced.any():
+            decides[candidates[fenced]] = True
+            undecided = self._undecided(read.is_new, decides)
+            is_emitted &= ~fenced
+        rows = np.flatnonzero(is_emitted & (decides & undecided)[candidates])
+        self._go_on(keys, read.is_new, decides)
         return self._segment(keys, values, candidates, records, rows) if len(rows) else None
 
     def _undecided(self, is_new: Mask, decides: Mask) -> Mask:
@@ -149,15 +146,14 @@ class EntryScanner:
             undecided &= np.logical_or.accumulate(is_new)
         return undecided
 
-    def _first_per_key(self, is_new: Mask, decides: Mask) -> I64:
-        """Positions of the first version that decides each user key not decided before."""
-        first = np.flatnonzero(decides & self._undecided(is_new, decides))
+    def _go_on(self, keys: ByteStrings, is_new: Mask, decides: Mask) -> None:
+        """Remember the last key of a read, and whether it is decided."""
+        self._user_key = keys[len(keys) - 1][:-TS_SIZE]
         starts = np.flatnonzero(is_new)
         if len(starts):
             self._decided = bool(decides[starts[-1] :].any())
         else:
             self._decided = self._decided or bool(decides.any())
-        return first
 
     @staticmethod
     def _segment(

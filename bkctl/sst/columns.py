@@ -241,14 +241,15 @@ def _keys(
     if width > MAX_KEY_SIZE or width * total > _MAX_UNFOLDED:
         raise CorruptionError(f"keys of {width} bytes, or too many of them in a block")
     unfolded = np.empty(total, f"V{width}")
-    columns = np.arange(width, dtype=np.int16)
+    # A row read at `width - n` of this keeps the first `n` bytes.
+    keep = np.repeat(np.array([0xFF, 0], np.uint8), width)
     before: U8 | None = None
     for step, row in zip(steps, rows, strict=True):
         keys = gather(data, step.tails - step.shared, width)
         if before is not None:
             if step.kept is not None:
                 before = before[step.kept]
-            np.copyto(keys, before, where=columns < step.shared.astype(np.int16)[:, None])
+            keys ^= (keys ^ before) & gather(keep, width - step.shared, width)
         unfolded[row] = keys.view(f"V{width}").ravel()
         before = keys
     flat = unfolded.view(np.uint8)
