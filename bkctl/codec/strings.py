@@ -36,14 +36,23 @@ class ByteStrings:
     """Byte strings; string `i` is `data[starts[i] : starts[i] + lengths[i]]`.
 
     `width` is the length that all of them have, or None. They may lie in any order in `data`,
-    and overlap.
+    and overlap. `common`, where it is known, tells how many bytes each has in common with the one
+    before it, at their beginnings (or more, where it has as many as it is long); that of the
+    first means nothing.
     """
 
-    __slots__ = ("data", "lengths", "starts", "width")
+    __slots__ = ("common", "data", "lengths", "starts", "width")
 
-    def __init__(self, data: U8, starts: I64, lengths: I64, width: int | None = None) -> None:
+    def __init__(
+        self,
+        data: U8,
+        starts: I64,
+        lengths: I64,
+        width: int | None = None,
+        common: I64 | None = None,
+    ) -> None:
         """`width` saves looking whether all lengths are equal."""
-        self.data, self.starts, self.lengths = data, starts, lengths
+        self.data, self.starts, self.lengths, self.common = data, starts, lengths, common
         if width is None and len(lengths) and bool((lengths == lengths[0]).all()):
             width = int(lengths[0])
         self.width = width
@@ -79,7 +88,10 @@ class ByteStrings:
 
     def slice(self, start: int, stop: int) -> ByteStrings:
         """Strings `[start, stop)`, in the same buffer."""
-        return ByteStrings(self.data, self.starts[start:stop], self.lengths[start:stop], self.width)
+        common = None if self.common is None else self.common[start:stop]
+        return ByteStrings(
+            self.data, self.starts[start:stop], self.lengths[start:stop], self.width, common
+        )
 
     def take(self, index: I64 | Mask) -> ByteStrings:
         """Those at the given positions, in the same buffer."""
@@ -88,7 +100,11 @@ class ByteStrings:
     def trimmed(self, head: int, tail: int) -> ByteStrings:
         """Each without its first `head` and its last `tail` bytes; all must be that long."""
         width = None if self.width is None else self.width - head - tail
-        return ByteStrings(self.data, self.starts + head, self.lengths - (head + tail), width)
+        # Strings that differ in their first bytes may go on with common ones.
+        common = self.common if head == 0 else None
+        return ByteStrings(
+            self.data, self.starts + head, self.lengths - (head + tail), width, common
+        )
 
     def rows(self) -> U8:
         """The strings as rows of a matrix; they must have one width."""
@@ -151,6 +167,9 @@ class ByteStrings:
         """Whether each string but the first is another than the one before it."""
         if self.width == 0 or len(self) < 2:
             return np.zeros(max(len(self) - 1, 0), np.bool_)
+        if self.common is not None and self.width is not None:
+            same: Mask = self.common[1:] >= self.width
+            return ~same
         rows = as_scalars(self.padded(), "S")
         differs: Mask = rows[1:] != rows[:-1]
         if self.width is None:

@@ -160,7 +160,8 @@ class EntryScanner:
         keys: ByteStrings, values: ByteStrings, candidates: I64, records: Records, rows: I64
     ) -> Segment:
         index = candidates[rows]
-        keys, values = keys.take(index), values.take(index)
+        if len(index) < len(keys):
+            keys, values = keys.take(index), values.take(index)
         lengths = records.short_lengths[rows]
         lengths[records.types[rows] == DELETE] = 0
         is_long = lengths < 0

@@ -37,8 +37,7 @@ class ChecksumType(IntEnum):
 def stored_checksum(checksum_type: ChecksumType, content: bytes | memoryview) -> int:
     """The 32-bit number stored for `content` (payload and type byte), before any modifier."""
     if checksum_type is ChecksumType.CRC32C:
-        crc: int = google_crc32c.value(content if isinstance(content, bytes) else bytes(content))
-        return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _U32
+        return masked_crc32c(content if isinstance(content, bytes) else bytes(content))
     if checksum_type is ChecksumType.XXH3:
         if not content:
             return 0
@@ -49,6 +48,12 @@ def stored_checksum(checksum_type: ChecksumType, content: bytes | memoryview) ->
     if checksum_type is ChecksumType.XXHASH:
         return xxhash.xxh32_intdigest(content)
     return 0
+
+
+def masked_crc32c(content: bytes) -> int:
+    """What is stored for `content` as checksum of type `CRC32C`."""
+    crc: int = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _U32
 
 
 def context_modifier(base: int, offset: int) -> int:

@@ -95,7 +95,10 @@ def decode_blocks(blocks: Sequence[bytes]) -> Columns:
         _scattered(rows, [step.value_lengths for step in steps], total),
     )
     keys, trailers = _keys(data, steps, rows, total)
-    return Columns(keys, trailers, values)
+    columns = Columns(keys, trailers, values)
+    if keys.width:
+        columns.is_distinct = _compare(keys, _scattered(rows, [s.shared for s in steps], total))
+    return columns
 
 
 def index_columns(block: bytes, *, delta_values: bool) -> tuple[ByteStrings, I64, I64] | None:
@@ -224,6 +227,29 @@ def _varints(data: U8, pos: I64, limit: int = _MAX_VARINT) -> tuple[I64, I64]:
         more = more[byte >= 0x80]
         shift += 7
     return numbers, ends
+
+
+def _compare(keys: ByteStrings, shared: I64) -> bool:
+    """Find what keys of one width have in common with those before them; whether all ascend.
+
+    `shared` is what an entry says it shares, which may be less than it could.
+    """
+    assert keys.width is not None
+    common = np.minimum(shared, keys.width - 1)
+    data, after, before = keys.data, keys.starts[1:], keys.starts[:-1]
+    here, there = data[after + common[1:]], data[before + common[1:]]
+    # Where the first bytes not shared are equal, more than that is common: a restart, mostly.
+    more = np.flatnonzero(here == there)
+    if len(more):
+        left = gather(data, after[more], keys.width)
+        right = gather(data, before[more], keys.width)
+        differs = left != right
+        first = differs.argmax(axis=1)
+        number = np.arange(len(more))
+        here[more], there[more] = left[number, first], right[number, first]
+        common[1:][more] = np.where(differs[number, first], first, keys.width)
+    keys.common = common
+    return bool((here > there).all())
 
 
 def _scattered(rows: Sequence[I64], columns: Sequence[I64], total: int) -> I64:

@@ -74,12 +74,16 @@ def _shared(keys: ByteStrings) -> I64:
     shared = np.zeros(len(keys), np.int64)
     if len(keys) == 1:
         return shared
-    rows = keys.padded()
-    if not rows.shape[1]:
-        raise CorruptionError("keys are out of order: empty ones")
-    common = (rows[1:] != rows[:-1]).argmax(axis=1)
-    number = np.arange(len(common))
-    ascends = rows[1:][number, common] > rows[:-1][number, common]
+    if keys.common is not None and keys.width:
+        common = np.minimum(keys.common[1:], keys.width - 1)
+        ascends = keys.data[keys.starts[1:] + common] > keys.data[keys.starts[:-1] + common]
+    else:
+        rows = keys.padded()
+        if not rows.shape[1]:
+            raise CorruptionError("keys are out of order: empty ones")
+        common = (rows[1:] != rows[:-1]).argmax(axis=1)
+        number = np.arange(len(common))
+        ascends = rows[1:][number, common] > rows[:-1][number, common]
     # Keys that differ in their lengths alone differ nowhere in what is padded with zeros.
     for i in np.flatnonzero(~ascends).tolist():
         if keys[i + 1] <= keys[i]:

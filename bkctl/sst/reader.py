@@ -13,7 +13,12 @@ from functools import cached_property
 
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import data_entries, meta_entries
-from bkctl.sst.checksums import context_modifier, stored_checksum
+from bkctl.sst.checksums import (
+    ChecksumType,
+    context_modifier,
+    masked_crc32c,
+    stored_checksum,
+)
 from bkctl.sst.columns import index_columns, user_keys
 from bkctl.sst.compression import Decompressor
 from bkctl.sst.damage import located
@@ -142,11 +147,21 @@ class SstReader:
         before its first block, once it holds `plain_bytes`.
         """
         ahead_to = handles[-1].end
-        stored, decompress = self._stored, self._data_codec.decompress
+        decompress, read = self._data_codec.decompress, self._bytes.read
+        footer = self.footer
+        is_plain_crc = footer.checksum_type is ChecksumType.CRC32C and footer.base_context == 0
+        is_usual = is_plain_crc and ahead_to <= footer.offset
         plain: list[bytes] = []
         try:
             for handle in handles:
-                content = stored(handle, ahead_to)
+                content = memoryview(b"")
+                if is_usual and handle.size <= MAX_BLOCK_SIZE:
+                    raw = read(handle.offset, handle.size + BLOCK_TRAILER_SIZE, ahead_to)
+                    whole = raw[:-4]
+                    if masked_crc32c(whole) == int.from_bytes(raw[-4:], "little"):
+                        content = memoryview(whole)
+                # Any other kind of checksum, and whatever is wrong.
+                content = content or self._stored(handle, ahead_to)
                 plain.append(decompress(content[-1], content[:-1], MAX_BLOCK_SIZE))
                 plain_bytes -= len(plain[-1])
                 if plain_bytes <= 0:

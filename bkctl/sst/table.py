@@ -18,7 +18,7 @@ from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import TRAILER_SIZE
-from bkctl.sst.checksums import ChecksumType, stored_checksum
+from bkctl.sst.checksums import ChecksumType, masked_crc32c
 from bkctl.sst.compression import LZ4, LZ4HC, NONE, SNAPPY, ZSTD
 from bkctl.sst.encode import encode_blocks
 from bkctl.sst.format import BLOCK_TRAILER_SIZE, BlockHandle, encode_footer, encode_handle
@@ -133,7 +133,7 @@ class TableBuilder:
                 size = b"" if compression == SNAPPY else encode_uvarint(len(plain))
                 content = b"".join((size, payload, bytes([compression])))
         content = content or bytes(plain) + bytes([NONE])
-        return content + stored_checksum(_CHECKSUM, content).to_bytes(4, "little")
+        return content + masked_crc32c(content).to_bytes(4, "little")
 
     def _properties(self, data_size: int, index_size: int) -> list[tuple[bytes, bytes]]:
         numbers = {

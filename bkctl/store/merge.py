@@ -94,6 +94,8 @@ class Cursor:
 
 def _ascends(columns: Columns) -> bool:
     """Whether records are in the order of internal keys; notes whether all keys are distinct."""
+    if columns.is_distinct:
+        return True
     ascends = columns.keys.ascends()
     columns.is_distinct = bool(ascends.all())
     if columns.is_distinct:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_zigzag
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import data_entries
 from bkctl.sst.columns import decode_blocks, index_columns, user_keys
+from bkctl.sst.encode import encode_blocks
 from bkctl.sst.format import BLOCK_TRAILER_SIZE
 from bkctl.sst.index import IndexShape, index_entries
 from tests.sst.table_builder import encode_block, internal, varints
@@ -56,6 +59,50 @@ def by_columns(blocks: list[bytes]) -> tuple[list[bytes], list[int], list[bytes]
 def test_columns_hold_what_the_blocks_hold(contents: list[tuple[list[Record], int]]) -> None:
     blocks = [block_of(content, interval) for content, interval in contents]
     assert by_columns(blocks) == one_by_one(blocks)
+
+
+def prefix(left: bytes, right: bytes) -> int:
+    return next((i for i in range(len(left)) if left[i] != right[i]), len(left))
+
+
+numbered = st.sampled_from([0, 1, 2, 255, 256, 257, 65_535]).map(lambda n: b"k%05d" % n)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(numbered, st.integers(0, 3), st.just(1), value), min_size=1, max_size=40
+            ),
+            st.integers(1, 20),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_what_keys_of_one_width_have_in_common(
+    contents: list[tuple[list[Record], int]], shares_less: bool
+) -> None:
+    blocks = [block_of(content, 1 if shares_less else step) for content, step in contents]
+    columns = decode_blocks(blocks)
+    keys = columns.keys.tolist()
+    pairs = list(itertools.pairwise(keys))
+    assert columns.is_distinct == all(a < b for a, b in pairs)
+    assert columns.keys.common is not None
+    assert columns.keys.common[1:].tolist() == [prefix(*pair) for pair in pairs]
+    assert columns.keys.differs().tolist() == [a != b for a, b in pairs]
+    heads, middle = columns.keys.trimmed(0, 3), columns.keys.slice(1, len(keys))
+    assert heads.differs().tolist() == [a[:-3] != b[:-3] for a, b in pairs]
+    assert middle.differs().tolist() == [a != b for a, b in pairs[1:]]
+    assert columns.keys.trimmed(1, 0).common is None
+    if columns.is_distinct:
+        encoded = encode_blocks(columns.keys, columns.values, 100)
+        plain = encode_blocks(ByteStrings.of(keys), columns.values, 100)
+        assert encoded.data.tobytes() == plain.data.tobytes()
+    else:
+        with pytest.raises(CorruptionError, match="out of order"):
+            encode_blocks(columns.keys, columns.values, 100)
 
 
 @given(st.lists(st.tuples(records, st.integers(1, 20)), min_size=1, max_size=3), st.data())
