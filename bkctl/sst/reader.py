@@ -171,6 +171,10 @@ class SstReader:
                 raise
         return plain
 
+    def forget(self) -> None:
+        """Give up what was read ahead; what is read next is fetched anew."""
+        self._bytes.forget()
+
     def check_block(self, handle: BlockHandle) -> None:
         """Verify a block's checksum only, whatever kind of block it is."""
         with located(self.name, handle.offset):

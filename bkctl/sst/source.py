@@ -111,6 +111,10 @@ class CachedReader:
             self._ahead_start, self._ahead, kept = offset, fetched, 0
         return self._ahead[kept : kept + length]
 
+    def forget(self) -> None:
+        """Give up the stretch that was read ahead."""
+        self._ahead = b""
+
     def _fetch(self, offset: int, length: int) -> bytes:
         data = self._reader.read_at(offset, length)
         if len(data) != length:

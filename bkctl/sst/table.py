@@ -54,11 +54,11 @@ def _compressor(codec: str, level: int | None) -> tuple[int, Compress]:
 
 
 class TableBuilder:
-    """Takes records in key order and gives the file's bytes to `write`, piece by piece."""
+    """Takes records in key order and gives the file's bytes, piece by piece."""
 
-    def __init__(self, write: Callable[[bytes], None], codec: str, level: int | None) -> None:
+    def __init__(self, codec: str, level: int | None) -> None:
         """`codec` is one of `zstd`, `lz4`, `snappy`, `none`; `level` None is its default."""
-        self._write = write
+        self._written: list[bytes] = []
         self._type, self._compress = _compressor(codec, level)
         self._pending: list[tuple[ByteStrings, ByteStrings]] = []
         self._pending_bytes = 0
@@ -67,10 +67,13 @@ class TableBuilder:
         self._index: list[tuple[bytes, bytes]] = []
         self._entries = self._key_bytes = self._value_bytes = 0
 
-    def add(self, keys: ByteStrings, values: ByteStrings) -> None:
-        """Append records; CorruptionError, here or later, when keys do not ascend."""
+    def add(self, keys: ByteStrings, values: ByteStrings) -> list[bytes]:
+        """Append records; returns what is to be written now.
+
+        Raises CorruptionError, here or later, when keys do not ascend.
+        """
         if not len(keys):
-            return
+            return []
         first, last = keys[0], keys[len(keys) - 1]
         if self._last_key is not None and first <= self._last_key:
             raise CorruptionError(f"keys are out of order at {first.hex().upper()}")
@@ -86,9 +89,10 @@ class TableBuilder:
         self._pending_bytes += key_bytes + value_bytes
         if self._pending_bytes >= _FLUSH_BYTES:
             self._flush()
+        return self._taken()
 
-    def finish(self) -> None:
-        """Write what is left, and all that stands behind the data."""
+    def finish(self) -> list[bytes]:
+        """Return the rest of the file: what is left, and all that stands behind the data."""
         self._flush()
         data_size = self._offset
         index = self._add_block(_meta_block(self._index, has_lengths=False), self._type)
@@ -97,7 +101,12 @@ class TableBuilder:
         metaindex = self._add_block(
             _meta_block([(b"rocksdb.properties", encode_handle(properties))])
         )
-        self._write(encode_footer(FORMAT_VERSION, _CHECKSUM, metaindex, index))
+        self._written.append(encode_footer(FORMAT_VERSION, _CHECKSUM, metaindex, index))
+        return self._taken()
+
+    def _taken(self) -> list[bytes]:
+        written, self._written = self._written, []
+        return written
 
     def _flush(self) -> None:
         if not self._pending:
@@ -115,13 +124,13 @@ class TableBuilder:
             handle = BlockHandle(self._offset, len(pieces[-1]) - BLOCK_TRAILER_SIZE)
             self._offset = handle.end
             self._index.append((key, encode_handle(handle)))
-        self._write(b"".join(pieces))
+        self._written.append(b"".join(pieces))
 
     def _add_block(self, plain: bytes, compression: int = NONE) -> BlockHandle:
         stored = self._stored(memoryview(plain), compression)
         handle = BlockHandle(self._offset, len(stored) - BLOCK_TRAILER_SIZE)
         self._offset = handle.end
-        self._write(stored)
+        self._written.append(stored)
         return handle
 
     def _stored(self, plain: memoryview, compression: int) -> bytes:

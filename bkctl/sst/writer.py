@@ -62,7 +62,7 @@ class SstWriter:
             self._file = path.open("wb", buffering=0)
         except OSError as e:
             raise self._error(e) from None
-        self._table = TableBuilder(self._append, compression.codec, compression.level)
+        self._table = TableBuilder(compression.codec, compression.level)
 
     def write(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Append records; StorageError on failure, CorruptionError when keys do not ascend.
@@ -74,16 +74,18 @@ class SstWriter:
     def write_columns(self, keys: ByteStrings, values: ByteStrings) -> None:
         """Append records as `write` does."""
         try:
-            self._table.add(keys, values)
+            pieces = self._table.add(keys, values)
         except CorruptionError as e:
             raise CorruptionError(f"{self.path.name}: {e}") from None
+        self._append(pieces)
 
     def finish(self) -> FinishedSst:
         """Complete and sync the file; raises what `write` does."""
         try:
-            self._table.finish()
+            pieces = self._table.finish()
         except CorruptionError as e:
             raise CorruptionError(f"{self.path.name}: {e}") from None
+        self._append(pieces)
         try:
             os.fsync(self._file.fileno())
             self._file.close()
@@ -96,17 +98,18 @@ class SstWriter:
         self._file.close()
         self.path.unlink(missing_ok=True)
 
-    def _append(self, content: bytes) -> None:
-        rest = memoryview(content)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as e:
-            raise self._error(e) from None
-        self._hash.update(content)
-        self._size += len(content)
-        if self._grown is not None:
-            self._grown(len(content))
+    def _append(self, pieces: list[bytes]) -> None:
+        for content in pieces:
+            rest = memoryview(content)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError as e:
+                raise self._error(e) from None
+            self._hash.update(content)
+            self._size += len(content)
+            if self._grown is not None:
+                self._grown(len(content))
 
     def _error(self, error: OSError) -> StorageError:
         return StorageError(

@@ -20,7 +20,7 @@ from bkctl.store.tables import KIND_BITS, Run, Tables, UnreadableError
 MAX_TRAILER = (1 << 64) - 1
 _FIRST_CHUNK = 64 << 10
 _MAX_CHUNK = 1 << 21
-_ALL_CHUNKS = 32 << 20
+_ALL_CHUNKS = 16 << 20
 _KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
 _DELETION, _VALUE, _SINGLE_DELETION = 0, 1, 7
 _LENGTH_SIZE = 4
@@ -53,6 +53,7 @@ class Cursor:
             if self._stop == 0:
                 self._block, self._stop = table.blocks(self._lower, self._upper)
             if self._block >= self._stop:
+                table.forget()
                 self._files.pop()
                 self._stop = 0
                 continue

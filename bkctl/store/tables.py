@@ -59,6 +59,10 @@ class Table:
     def __len__(self) -> int:
         return len(self._separators)
 
+    def forget(self) -> None:
+        """Keep nothing but the index: what was read ahead is not wanted for now."""
+        self._sst.forget()
+
     def blocks(self, lower: bytes, upper: bytes) -> tuple[int, int]:
         """The numbers of the blocks that can hold keys of `[lower, upper)`, and others beside."""
         first = bisect_left(self._separators, lower)
