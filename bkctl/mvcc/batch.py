@@ -116,7 +116,7 @@ class Records:
         types = check_types(values)
         data, starts = values.data, values.starts
         ends = starts + values.lengths
-        if len(ends) and int(ends.max()) + _SLACK > len(data):
+        if int(ends.max(initial=0)) + _SLACK > len(data):
             data = np.concatenate((data, np.zeros(_SLACK, np.uint8)))
         rest, is_bad = _behind_varints(data, starts + 1, ends)
         left = ends - rest

@@ -59,7 +59,7 @@ def restored(repository: Path, ts: int, target: Path) -> list[tuple[bytes, int]]
         found: list[tuple[bytes, int]] = []
         while (batch := scanner.scan_entries()) is not None:
             for segment in batch.segments:
-                found += map(split_versioned, segment.keys)
+                found += map(split_versioned, segment.keys.tolist())
                 for _ in scanner.long_values.fetch(segment.default_keys):
                     pass
         del scanner

@@ -39,9 +39,9 @@ def scan(source: Source, db_dir: Path, start_ts: int, end_ts: int) -> list[Entry
     entries: list[Entry] = []
     while (batch := scanner.scan_entries()) is not None:
         for segment in batch.segments:
-            entries += zip(segment.keys, segment.values, strict=True)
+            entries += zip(segment.keys.tolist(), segment.values.tolist(), strict=True)
             for keys, values in scanner.long_values.fetch(segment.default_keys):
-                entries += zip(keys, values, strict=True)
+                entries += zip(keys.tolist(), values.tolist(), strict=True)
     del scanner
     database.close()
     return sorted(entries)

@@ -36,7 +36,7 @@ def scan(source: Source, start_ts: int, end_ts: int) -> Scanned:
         long_values = 0
         while (batch := scanner.scan_entries()) is not None:
             for segment in batch.segments:
-                emitted += map(split_versioned, segment.keys)
+                emitted += map(split_versioned, segment.keys.tolist())
                 for keys, _ in scanner.long_values.fetch(segment.default_keys):
                     long_values += len(keys)
         del scanner
