@@ -23,17 +23,17 @@ from bkctl.archive.names import check_backup_name, default_backup_name
 from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
 from bkctl.archive.repository_lock import repository_lock
 from bkctl.codec.tso import format_ts
+from bkctl.engine.balance import MIN_PART_SIZE, balance
 from bkctl.engine.changes import without_unchanged
 from bkctl.engine.events import Listener
 from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.engine.orphans import refuse_forgotten_files
+from bkctl.engine.parts import count_whole, finished_span, left_of, span_of, whole_of
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import (
-    RangeKey,
     check_same_settings,
     cipher_settings,
     keep_finished,
-    range_key,
 )
 from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
@@ -47,6 +47,7 @@ from bkctl.storage.base import Storage
 from bkctl.storage.limit import RateLimit
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import API_V2
+from bkctl.store.manifest import LiveFile
 from bkctl.store.source import Source, SourceOptions
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class BackupRequest:
     wait_locks: Patience | None = None
     resolve_locks: bool = False
     cipher: Cipher | None = None
+    part_size: int = MIN_PART_SIZE
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -152,22 +154,25 @@ def take_backup(
             repository_lock(storage, "backup", notify=notify) as lock,
         ):
             request, base = _follow(request, source, store_id, storage)
-            plan, db_dir = _plan(request, source, store_id)
+            plan, db_dir, files = _plan(request, source, store_id)
             name = request.name or default_backup_name(request.end_ts, request.kind)
             backup_dir = BackupDir(storage, name)
             finished = _begin(request, source, store_id, plan, storage, backup_dir)
             with _staging(storage.staging_dir(name), request.source.work_dir) as staging:
                 task = _task(request, source, db_dir, store_id, name, staging)
-                left = [brange for brange in plan.ranges if range_key(brange) not in finished]
+                done = [finished_span(record, request.is_raw) for record in finished]
+                left = balance(left_of(plan.ranges, done), files, request.jobs, request.part_size)
                 result = _run(request, task, left, pool, listener, is_cancelled)
                 if request.wait_locks is not None:
                     run = _Again(request, task, store_id, pool, listener, is_cancelled)
                     result = wait_for_locks(result, request.wait_locks, run, is_cancelled)
-            for done in finished.values():
-                result.done += 1
-                result.files += done.files
-                result.decided_locks += done.decided_locks
-            report = _report(request, source, store_id, name, plan, result, len(finished), begun)
+            for record in finished:
+                result.files += record.files
+                result.decided_locks += record.decided_locks
+            # Of the plan's ranges, which may have been done in parts.
+            resumed = count_whole(plan.ranges, done)
+            result.done = count_whole(plan.ranges, [*done, *map(span_of, result.done_ranges)])
+            report = _report(request, source, store_id, name, plan, result, resumed, begun)
             report = dataclasses.replace(report, base=base.name, note=base.note)
             if report.status == "ok":
                 report = backup_dir.publish(_meta(request, source, result), report, lock.check)
@@ -198,17 +203,24 @@ def _follow(
     return request, base
 
 
-def _plan(request: BackupRequest, source: Source, store_id: int) -> tuple[Plan, Path]:
-    """What to read, and in which view."""
+def _plan(
+    request: BackupRequest, source: Source, store_id: int
+) -> tuple[Plan, Path, list[LiveFile]]:
+    """What to read, in which view, and the SST files of that view that are read."""
     region_map, passed_over = request.load_regions(source)
     plan = make_plan(
         store_id or None, request.start_key, request.end_key, region_map, request.is_raw
     )
     plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
+    families = (request.family,) if request.is_raw else ("write", "default")
+    files = [file for file in source.live_files() if file.family in families]
     if request.kind != "incr" or request.read_all:
-        return plan, source.db_dir
+        return plan, source.db_dir, files
     plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
-    return plan, source.without(unread) if unread else source.db_dir
+    if not unread:
+        return plan, source.db_dir, files
+    left_out = set(unread)
+    return plan, source.without(unread), [file for file in files if file not in left_out]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +237,8 @@ class _Again:
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
         request = self.request
         with Source(request.source) as source:
-            plan, _ = _plan(dataclasses.replace(request, read_all=True), source, self.store_id)
-            same = [brange for brange in ranges if brange in plan.ranges]
+            plan, _, _ = _plan(dataclasses.replace(request, read_all=True), source, self.store_id)
+            same = [brange for brange in ranges if _has_part(plan, brange)]
             task = dataclasses.replace(
                 self.task,
                 db_dir=source.db_dir,
@@ -240,6 +252,12 @@ class _Again:
             if brange not in same
         ]
         return result
+
+
+def _has_part(plan: Plan, part: BackupRange) -> bool:
+    """Whether a range of the plan, of the same region, holds all of `part`."""
+    whole = whole_of(span_of(part), plan.ranges)
+    return whole is not None and whole.region == part.region
 
 
 def _run(
@@ -289,14 +307,14 @@ def _begin(
     plan: Plan,
     storage: Storage,
     backup_dir: BackupDir,
-) -> dict[RangeKey, FinishedRange]:
+) -> list[FinishedRange]:
     """Claim the backup's name, or take up an unfinished backup; the ranges that are finished."""
     settings = _settings(request, source, store_id)
     if not request.resume:
         backup_dir.claim(_claim_info(source, settings))
-        return {}
+        return []
     check_same_settings(backup_dir, settings)
-    return keep_finished(storage, backup_dir, plan.ranges)
+    return keep_finished(storage, backup_dir, plan.ranges, request.is_raw)
 
 
 def _settings(request: BackupRequest, source: Source, store_id: int) -> dict[str, object]:
@@ -386,6 +404,8 @@ def _report(
         status = "cancelled"
     elif result.failures:
         status = "partial" if result.done else "failed"
+    failed_in = [whole_of(span_of(f.backup_range), plan.ranges) for f in result.failures]
+    failed = len({span_of(whole) for whole in failed_in if whole is not None})
     return Report(
         name=name,
         status=status,
@@ -394,7 +414,7 @@ def _report(
         end_ts=request.end_ts,
         store_id=store_id,
         cluster_id=source.ident.cluster_id,
-        ranges=RangeCounts(len(plan.ranges), result.done, len(result.failures), len(plan.skipped)),
+        ranges=RangeCounts(len(plan.ranges), result.done, failed, len(plan.skipped)),
         files=len(result.files),
         total_kvs=sum(file.total_kvs for file in result.files),
         total_bytes=sum(file.total_bytes for file in result.files),

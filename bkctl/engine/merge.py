@@ -33,13 +33,12 @@ from bkctl.engine.events import Listener
 from bkctl.engine.merge_chain import MergeChain, read_chain
 from bkctl.engine.merge_plan import PORTION_RANGES, Portions, portion_size
 from bkctl.engine.merge_worker import MergeTask, run_merge_job
+from bkctl.engine.parts import finished_span, left_of
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import (
-    RangeKey,
     check_same_settings,
     cipher_settings,
     keep_finished,
-    range_key,
 )
 from bkctl.engine.run import BackupRun, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE
@@ -141,14 +140,14 @@ def _name(request: MergeRequest, chain: MergeChain) -> str:
 
 def _begin(
     request: MergeRequest, storage: Storage, backup_dir: BackupDir, chain: MergeChain
-) -> dict[RangeKey, FinishedRange]:
+) -> list[FinishedRange]:
     """Claim the name, or take up what a merge left unfinished; the ranges that are finished."""
     settings = _settings(request, chain)
     if not request.resume and not _is_abandoned(backup_dir, settings):
         backup_dir.claim(_claim_info(settings))
-        return {}
+        return []
     check_same_settings(backup_dir, settings)
-    return keep_finished(storage, backup_dir, chain.ranges)
+    return keep_finished(storage, backup_dir, chain.ranges, is_raw=False)
 
 
 def _is_abandoned(backup_dir: BackupDir, settings: dict[str, object]) -> bool:
@@ -263,12 +262,13 @@ def _run(
     request: MergeRequest,
     task: MergeTask,
     chain: MergeChain,
-    finished: dict[RangeKey, FinishedRange],
+    finished: list[FinishedRange],
     listener: Listener,
     is_cancelled: Callable[[], bool],
 ) -> RunResult:
     """Merge what is not finished yet; the result tells of what was, too."""
-    left = [merge_range for merge_range in chain.ranges if range_key(merge_range) not in finished]
+    spans = [finished_span(record, is_raw=False) for record in finished]
+    left = list(left_of(chain.ranges, spans))
     total = len(left)
     jobs = max(1, min(request.jobs, total))
     portions = Portions(left, portion_size(chain.size, jobs))
@@ -286,7 +286,7 @@ def _run(
     finally:
         pool.close()
         listener.finished()
-    for done in finished.values():
+    for done in finished:
         result.done += 1
         result.files += done.files
     return result
@@ -297,7 +297,7 @@ def _report(
     name: str,
     chain: MergeChain,
     result: RunResult,
-    finished: dict[RangeKey, FinishedRange],
+    finished: list[FinishedRange],
     begun: float,
 ) -> Report:
     crc = 0

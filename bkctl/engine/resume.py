@@ -1,7 +1,7 @@
 """Takes an unfinished backup up again: what is finished and whole stays, the rest is done anew.
 
 A run writes down its settings when it claims a name, and a record for every range it finishes. A
-resumed run must have the same settings; it trusts a record only if the plan still has that range
+resumed run must have the same settings; it trusts a record only if it lies in a range of the plan
 and its files are there with their sizes and checksums. All else in the folder is removed.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import LOCK_NAME
 from bkctl.archive.summary import parse_claim
+from bkctl.engine.parts import finished_span, whole_of
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 
 _READ_CHUNK = 4 << 20
 _THREADS = 4
-
-RangeKey = tuple[bytes, bytes]
-
-
-def range_key(backup_range: BackupRange) -> RangeKey:
-    """What tells one range from another: its raw start and end keys."""
-    return backup_range.raw_start_key, backup_range.raw_end_key
 
 
 def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -> None:
@@ -74,24 +68,25 @@ def cipher_settings(cipher: Cipher | None) -> dict[str, object]:
 
 
 def keep_finished(
-    storage: Storage, backup_dir: BackupDir, ranges: Iterable[BackupRange]
-) -> dict[RangeKey, FinishedRange]:
-    """The ranges that need not be done again; removes all else that earlier runs left."""
-    planned = {range_key(backup_range) for backup_range in ranges}
-    records = [
-        finished
-        for finished in read_checkpoints(storage, backup_dir.name)
-        if (finished.start_key, finished.end_key) in planned
-    ]
+    storage: Storage, backup_dir: BackupDir, ranges: Sequence[BackupRange], is_raw: bool
+) -> list[FinishedRange]:
+    """What need not be done again, in key order; removes all else that earlier runs left.
+
+    `ranges` are the plan's, in key order. Each record that is kept lies in one of them, and apart
+    from the others.
+    """
+    records: list[FinishedRange] = []
+    end = b""
+    for record in read_checkpoints(storage, backup_dir.name):
+        span = finished_span(record, is_raw)
+        if whole_of(span, ranges) is not None and span[0] >= end:
+            records.append(record)
+            end = span[1]
     with ThreadPoolExecutor(_THREADS) as threads:
         whole = list(threads.map(lambda record: _is_whole(backup_dir, record), records))
-    kept = {
-        (record.start_key, record.end_key): record
-        for record, is_whole in zip(records, whole, strict=True)
-        if is_whole
-    }
+    kept = [record for record, is_whole in zip(records, whole, strict=True) if is_whole]
     wanted = {LOCK_NAME}
-    for record in kept.values():
+    for record in kept:
         wanted.add(record.record_name)
         wanted.update(file.name for file in record.files)
     for info in backup_dir.list_files():

@@ -66,6 +66,7 @@ class RunResult:
     """What a run came to: files of the ranges that are done, and the failures."""
 
     done: int = 0
+    done_ranges: list[BackupRange] = field(default_factory=list)
     files: list[BackupFile] = field(default_factory=list)
     failures: list[RangeFailure] = field(default_factory=list)
     decided_locks: list[DecidedLock] = field(default_factory=list)
@@ -157,7 +158,7 @@ class BackupRun:
         elif isinstance(told, RangeAdvanced):
             self._listener.advanced(worker, told.kvs, told.plain_bytes)
         elif isinstance(told, RangeDone):
-            del self._open[told.number]
+            self._result.done_ranges.append(self._open.pop(told.number).backup_range)
             self._result.done += 1
             self._result.files += told.files
             self._result.decided_locks += told.decided_locks

@@ -57,6 +57,7 @@ def _joined(before: RunResult, after: RunResult) -> RunResult:
     other: list[RangeFailure] = [f for f in before.failures if f.kind != LOCKED]
     return RunResult(
         before.done + after.done,
+        before.done_ranges + after.done_ranges,
         before.files + after.files,
         other + after.failures,
         before.decided_locks + after.decided_locks,

@@ -169,6 +169,14 @@ def to_raw_key(encoded_key: bytes, is_raw: bool) -> bytes:
     return encoded_key if is_raw or not encoded_key else memcomparable.decode(encoded_key)
 
 
+def to_data_bounds(start_key: bytes, end_key: bytes, is_raw: bool) -> tuple[bytes, bytes]:
+    """[start, end) in data keys of bounds that are raw user keys, empty ones being no bound."""
+    end = _to_encoded_key(end_key, is_raw)
+    return _DATA_PREFIX + _to_encoded_key(
+        start_key, is_raw
+    ), _DATA_PREFIX + end if end else _DATA_END
+
+
 def _to_encoded_key(raw_key: bytes, is_raw: bool) -> bytes:
     return raw_key if is_raw or not raw_key else memcomparable.encode(raw_key)
 
