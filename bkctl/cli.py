@@ -24,7 +24,9 @@ from bkctl import __version__, interrupts
 from bkctl.commands import backup, merge, prune, ranges, regions, restore, show, tso, verify
 from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
-from bkctl.errors import BkctlError, CancelledError
+from bkctl.commands.endings import Terminated, exit_code_of
+from bkctl.errors import BkctlError
+from bkctl.ui import log
 
 HELP = """Consistent, verifiable, restorable backups of TiKV stores, straight from their RocksDB
 directories.
@@ -44,16 +46,13 @@ started; 3 some ranges failed; 4 some ranges failed, all on locked keys;
 """
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, made to unwind the stack as SIGINT does, so that temporary files are removed."""
-
-
 class BkctlGroup(TyperGroup):
     """The program: whatever a command raises becomes one line on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
         _open_missing_streams()
+        log.use(log.LogFormat.TEXT)
         with error_boundary():
             return super().invoke(ctx)
 
@@ -63,6 +62,8 @@ class BkctlCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command's own part of the command line."""
+        if _asks_for_json(args):  # also of what is wrong with the options themselves
+            log.use(log.LogFormat.JSON)
         try:
             return super().parse_args(ctx, args)
         except typer.BadParameter as e:
@@ -70,6 +71,16 @@ class BkctlCommand(TyperCommand):
             if name and e.message and (origin := value_origin(ctx, name)):
                 e.message = f"{e.message} ({origin})"
             raise
+
+
+def _asks_for_json(args: list[str]) -> bool:
+    """Whether options, bad ones perhaps, ask for JSON lines; a file's are not known yet."""
+    wanted = os.environ.get("BKCTL_LOG_FORMAT", "")
+    for position, arg in enumerate(args):
+        name, _, value = arg.partition("=")
+        if name == "--log-format":
+            wanted = value or "".join(args[position + 1 : position + 2])
+    return wanted == log.LogFormat.JSON.value
 
 
 @contextlib.contextmanager
@@ -82,20 +93,24 @@ def error_boundary() -> Iterator[None]:
             finally:
                 sys.stdout.flush()
     except BkctlError as e:
-        _say(str(e) if e.kind == "other" else f"{e.kind}: {e}")
-        code = 128 + e.signum if isinstance(e, CancelledError) else e.exit_code
-        raise typer.Exit(code) from None
+        _say(e, str(e) if e.kind == "other" else f"{e.kind}: {e}", e.kind)
+        raise typer.Exit(exit_code_of(e)) from None
     except BrokenPipeError:
         _flush_or_discard_stdout()
         raise typer.Exit(1) from None
     except OSError as e:
-        _say(f"{e.filename or 'cannot write the output'}: {e.strerror or e}")
+        _say(e, f"{e.filename or 'cannot write the output'}: {e.strerror or e}")
         _flush_or_discard_stdout()
         raise typer.Exit(1) from None
     except KeyboardInterrupt as e:
-        _say("interrupted")
-        signum = signal.SIGTERM if isinstance(e, _Terminated) else signal.SIGINT
-        raise typer.Exit(128 + signum) from None
+        _say(e, "interrupted")
+        raise typer.Exit(exit_code_of(e)) from None
+    except typer.TyperException as e:
+        # Bad options; the library says so to people, with a hint at --help.
+        if not (log.is_json() and hasattr(e, "format_message") and hasattr(e, "exit_code")):
+            raise
+        log.error("error", e.format_message(), kind="other", exit_code=e.exit_code)
+        raise typer.Exit(e.exit_code) from None
 
 
 def _open_missing_streams() -> None:
@@ -104,9 +119,8 @@ def _open_missing_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _say(message: str) -> None:
-    with contextlib.suppress(OSError):
-        print("bkctl:", " ".join(message.splitlines()), file=sys.stderr, flush=True)
+def _say(error: BaseException, message: str, kind: str = "other") -> None:
+    log.error("error", message, kind=kind, exit_code=exit_code_of(error))
 
 
 def _flush_or_discard_stdout() -> None:
@@ -128,7 +142,7 @@ def _signals_unwind() -> Iterator[None]:
 
     def unwind(signum: int, frame: FrameType | None) -> None:
         if not interrupts.is_settled():
-            raise _Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+            raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
     interrupts.unsettle()
     with interrupts.handled_by(unwind):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +11,9 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import options
 from bkctl.commands.signals import stop_on_signal
+from bkctl.commands.watch import Watch, Watchers, watched
 from bkctl.errors import BkctlError, CancelledError, UsageError
+from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
@@ -145,17 +147,26 @@ def backup(
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
+    metrics_file: options.MetricsFile = None,
+    on_success: options.OnSuccess = None,
+    on_failure: options.OnFailure = None,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Take a backup and say what came of it."""
     from bkctl.engine.workers import backup_workers
 
     count = jobs or options.default_jobs()
-    choice = options.required("--region-map", region_map)
-    # First of all, as they take their time to start.
-    with backup_workers(count) as pool, options.naming_region_map(choice):
+    watchers = Watchers("backup", metrics_file, on_success, on_failure, raw)
+    unbegun = partial(_unbegun_report, name, raw, start_ts, end_ts, time.time())
+    with (
+        watched(watchers, unbegun) as watch,
+        options.naming_region_map(choice := options.required("--region-map", region_map)),
+        # Before what else there is to load, as they take their time to start.
+        backup_workers(count) as pool,
+    ):
         from bkctl.engine.backup import BackupRequest
         from bkctl.engine.wait import Patience
         from bkctl.sst.writer import Compression as SstCompression
@@ -194,7 +205,7 @@ def backup(
             read_all=read_all,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
-        _run(request, pool, progress, as_json=json)
+        _run(request, pool, progress, watch, as_json=json)
 
 
 def _seconds(option: str, text: str | None) -> int | None:
@@ -211,27 +222,68 @@ def _safe_point(given: int | None, pd: str | None) -> int | None:
     return fetch_gc_safe_point(pd)
 
 
+def _unbegun_report(
+    name: str | None,
+    is_raw: bool,
+    start_ts: int | None,
+    end_ts: int | None,
+    begun: float,
+    error: BkctlError,
+) -> Report:
+    """The report of a run whose options were no good."""
+    from bkctl.archive.report import RangeCounts, RangeError, Report
+
+    return Report(
+        name=name or "",
+        status="cancelled" if isinstance(error, CancelledError) else "failed",
+        mode="raw" if is_raw else "txn",
+        start_ts=start_ts or 0,
+        end_ts=end_ts or 0,
+        store_id=0,
+        cluster_id=0,
+        ranges=RangeCounts(0, 0, 0, 0),
+        files=0,
+        total_kvs=0,
+        total_bytes=0,
+        crc64xor=0,
+        size=0,
+        seconds=round(time.time() - begun, 3),
+        errors=(RangeError(0, b"", b"", error.kind, str(error)),),
+        started_at=begun,
+    )
+
+
 def _run(
-    request: BackupRequest, pool: WorkerPool, progress: options.ProgressMode, *, as_json: bool
+    request: BackupRequest,
+    pool: WorkerPool,
+    progress: options.ProgressMode,
+    watch: Watch,
+    *,
+    as_json: bool,
 ) -> None:
     from bkctl.engine.backup import failed_report, take_backup
     from bkctl.ui.output import print_json
     from bkctl.ui.progress import make_listener
 
     begun = time.time()
+    watch.failed = lambda error: failed_report(request, error, begun)
+    log.detail("starting", f"backup to {request.storage}", **_log_fields(request))
     with stop_on_signal() as stop:
         try:
-            report = take_backup(
-                request, make_listener(progress.value), stop.is_asked, pool, options.notify
-            )
+            listener = watch.listener(make_listener(progress.value))
+            report = take_backup(request, listener, stop.is_asked, pool, options.notify)
         except BkctlError as e:
+            watch.report = failed_report(request, e, begun)
             if as_json:
-                print_json(failed_report(request, e, begun).to_json_dict())
+                print_json(watch.report.to_json_dict())
             raise
+        watch.report = report
     if as_json:
         print_json(report.to_json_dict())
     else:
         _print_summary(report)
+    if log.is_json() or not as_json:
+        _log(report)
     if report.status == "cancelled":
         raise CancelledError(stop.signum)
     if report.errors:
@@ -265,14 +317,40 @@ def _print_summary(report: Report) -> None:
         f"  files   {format_count(report.files)}, {format_size(report.size)} ({report.codec}), "
         f"crc64xor {report.crc64xor:016x}"
     )
-    if report.gaps:
-        print(
-            f"bkctl: warning: the region map leaves {format_count(len(report.gaps), 'gap')} that "
-            "no region covers; see bkctl ranges",
-            file=sys.stderr,
-        )
     if report.decided_locks:
         count = format_count(len(report.decided_locks), "lock")
         page.line(f"  locks   {count} decided by their transactions, listed in report.json")
+
+
+def _log_fields(request: BackupRequest) -> dict[str, object]:
+    return {
+        "db": str(request.source.path),
+        "storage": str(request.storage),
+        "start_ts": request.start_ts,
+        "end_ts": request.end_ts,
+        "incremental": request.incremental,
+        "resume": request.resume,
+        "jobs": request.jobs,
+    }
+
+
+def _log(report: Report) -> None:
+    """Say what a summary has no room for: what is wrong, and all of it in a log for machines."""
+    from bkctl.ui.human import format_count
+    from bkctl.ui.json_progress import log_report
+
+    if report.gaps:
+        gaps = format_count(len(report.gaps), "gap")
+        message = f"the region map leaves {gaps} that no region covers; see bkctl ranges"
+        log.warning("gaps", message, gaps=len(report.gaps))
     for error in report.errors:
-        print(f"bkctl: region {error.region_id}: {error.kind}: {error.message}", file=sys.stderr)
+        log.error(
+            "range_error",
+            f"region {error.region_id}: {error.kind}: {error.message}",
+            region_id=error.region_id,
+            start_key=error.start_key.hex().upper(),
+            end_key=error.end_key.hex().upper(),
+            kind=error.kind,
+            reason=error.message,
+        )
+    log_report(report)

@@ -27,6 +27,7 @@ def list_(
     storage: options.StorageUrl = None,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """List backups."""
     from bkctl.archive.catalog import read_catalog

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from bkctl.commands import backup as backup_command
 from bkctl.commands import options
 from bkctl.commands.signals import stop_on_signal
 from bkctl.errors import CancelledError
+from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
@@ -74,6 +74,7 @@ def merge(
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Merge a chain and say what came of it."""
     from bkctl.engine.merge import MergeRequest, plan_merge
@@ -171,11 +172,8 @@ def _print(result: MergeResult) -> None:
     else:
         _print_plan(page, result)
     if result.chain.gaps:
-        print(
-            "bkctl: warning: backups of the chain left out keys that no region covered; "
-            "see bkctl show",
-            file=sys.stderr,
-        )
+        message = "backups of the chain left out keys that no region covered; see bkctl show"
+        log.warning("gaps", message, gaps=len(result.chain.gaps))
 
 
 def _print_plan(page: Page, result: MergeResult) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -20,6 +19,8 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands.config import load_config
 from bkctl.errors import RegionMapError, UsageError
+from bkctl.ui import log
+from bkctl.ui.log import LogFormat as LogFormat
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -178,7 +179,38 @@ CrypterKeyFile = Annotated[
     Path | None,
     option("--crypter.key-file", metavar="FILE", help="A file with the key in hexadecimal."),
 ]
+MetricsFile = Annotated[
+    Path | None,
+    option(
+        "--metrics-file", metavar="FILE", help="Write Prometheus metrics of the run, at its end."
+    ),
+]
+OnSuccess = Annotated[
+    str | None,
+    option("--on-success", metavar="CMD", help="Run CMD when published; the report is its input."),
+]
+OnFailure = Annotated[
+    str | None,
+    option("--on-failure", metavar="CMD", help="The same after any other end."),
+]
 Json = Annotated[bool, option("--json", help="Print one JSON document on stdout.")]
+
+
+def _use_log_format(log_format: LogFormat) -> LogFormat:
+    log.use(log_format)
+    return log_format
+
+
+# Declared after --config, whose values it may take; eager, so that errors of others are written so.
+Log = Annotated[
+    LogFormat,
+    option(
+        "--log-format",
+        is_eager=True,
+        callback=_use_log_format,
+        help="Lines on stderr: for people, or one JSON object each.",
+    ),
+]
 
 
 def required(name: str, value: _T | None) -> _T:
@@ -193,8 +225,7 @@ def required(name: str, value: _T | None) -> _T:
 
 def notify(message: str) -> None:
     """Say on stderr what the user should know and nothing depends on."""
-    with contextlib.suppress(OSError):
-        print(f"bkctl: {message}", file=sys.stderr, flush=True)
+    log.info("notice", message)
 
 
 def cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
 from bkctl.commands import options
 from bkctl.commands.signals import Stop, stop_on_signal
 from bkctl.errors import CancelledError, UsageError
+from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.prune import PrunePlan
@@ -83,6 +83,7 @@ def prune(
     dry_run: DryRun = False,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Remove old backups and leftovers."""
     from bkctl.archive.retention import Policy
@@ -151,4 +152,4 @@ def _warn(plan: PrunePlan) -> None:
     from bkctl.ui import prunes
 
     for warning in prunes.warnings(plan):
-        print(f"bkctl: warning: {warning}", file=sys.stderr)
+        log.warning("damaged_backup", warning)

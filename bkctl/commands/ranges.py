@@ -81,6 +81,7 @@ def ranges(
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the ranges as CSV on stdout.")] = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Plan a backup and show it."""
     if json and csv:

@@ -59,6 +59,7 @@ def regions(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Print or check regions."""
     if db is None and region_map is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from bkctl import interrupts
 from bkctl.codec.tso import format_ts
 from bkctl.commands import options
 from bkctl.errors import UsageError
+from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.verify_file import Finding
@@ -77,6 +77,7 @@ def restore(
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Restore a backup and say what came of it."""
     from bkctl.engine.restore import DEFAULT_JOBS, RestoreRequest
@@ -145,10 +146,8 @@ def _restore(
 
 def _warn(plan: RestorePlan) -> None:
     for name in plan.damaged_newer:
-        print(
-            f"bkctl: warning: backup {name} is damaged and was passed over; see bkctl list",
-            file=sys.stderr,
-        )
+        message = f"backup {name} is damaged and was passed over; see bkctl list"
+        log.warning("damaged_backup", message, name=name)
 
 
 def _document(

@@ -32,6 +32,7 @@ def show(
     storage: options.StorageUrl = None,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Show one backup."""
     from bkctl.archive.details import inspect_backup

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from types import FrameType
 
 from bkctl import interrupts
 from bkctl.errors import CancelledError
+from bkctl.ui import log
 
 
 class Stop:
@@ -25,8 +25,7 @@ class Stop:
         if self.signum:
             raise CancelledError(signum)
         self.signum = signum
-        with contextlib.suppress(OSError):
-            print("bkctl: stopping; once more to break off", file=sys.stderr, flush=True)
+        log.info("stopping", "stopping; once more to break off", signal=signum)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ def tso(
     ] = None,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Convert each value and print what it is in both forms."""
     asked = ["now" if value == "-" else value for value in values or ["now"]]

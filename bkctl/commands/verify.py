@@ -67,6 +67,7 @@ def verify(
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Verify backups and show what is wrong with them."""
     from bkctl.engine.verify import Verifier, failed_verification

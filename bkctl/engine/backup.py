@@ -25,7 +25,7 @@ from bkctl.archive.repository_lock import repository_lock
 from bkctl.codec.tso import format_ts
 from bkctl.engine.balance import MIN_PART_SIZE, balance
 from bkctl.engine.changes import without_unchanged
-from bkctl.engine.events import Listener
+from bkctl.engine.events import Listener, counted_storage
 from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.engine.orphans import refuse_forgotten_files
 from bkctl.engine.parts import count_whole, finished_span, left_of, span_of, whole_of
@@ -45,7 +45,7 @@ from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import RateLimit
-from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.storage.url import StorageSpec
 from bkctl.store.ident import API_V2
 from bkctl.store.manifest import LiveFile
 from bkctl.store.source import Source, SourceOptions
@@ -150,7 +150,7 @@ def take_backup(
             refuse_forgotten_files(source)
         store_id = source.ident.store_id if request.store_id is None else request.store_id
         with (
-            open_storage(request.storage) as storage,
+            counted_storage(request.storage, listener) as storage,
             repository_lock(storage, "backup", notify=notify) as lock,
         ):
             request, base = _follow(request, source, store_id, storage)

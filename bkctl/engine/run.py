@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bkctl.archive.meta import BackupFile
-from bkctl.engine.events import Listener
+from bkctl.engine.events import DoneRange, Listener
 from bkctl.engine.pool import Emitted, JobDone, JobLost, PoolEvent, WorkerPool
 from bkctl.engine.task import (
     BackupTask,
@@ -21,6 +21,7 @@ from bkctl.engine.task import (
     RangeFailed,
     RangeJob,
     RangeStarted,
+    StorageUsed,
 )
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
@@ -158,18 +159,27 @@ class BackupRun:
         elif isinstance(told, RangeAdvanced):
             self._listener.advanced(worker, told.kvs, told.plain_bytes)
         elif isinstance(told, RangeDone):
-            self._result.done_ranges.append(self._open.pop(told.number).backup_range)
-            self._result.done += 1
-            self._result.files += told.files
-            self._result.decided_locks += told.decided_locks
-            self._listener.range_done(
-                worker,
-                sum(file.total_kvs for file in told.files),
-                sum(file.total_bytes for file in told.files),
-                sum(file.size for file in told.files),
-            )
+            self._done(worker, told)
         elif isinstance(told, RangeFailed):
             self._fail(worker, told.number, told.kind, told.message)
+        elif isinstance(told, StorageUsed):
+            self._listener.storage_used(told.counts)
+
+    def _done(self, worker: int, told: RangeDone) -> None:
+        backup_range = self._open.pop(told.number).backup_range
+        self._result.done += 1
+        self._result.done_ranges.append(backup_range)
+        self._result.files += told.files
+        self._result.decided_locks += told.decided_locks
+        done = DoneRange(
+            backup_range,
+            sum(file.total_kvs for file in told.files),
+            sum(file.total_bytes for file in told.files),
+            sum(file.size for file in told.files),
+            told.files,
+            told.seconds,
+        )
+        self._listener.range_done(worker, done)
 
     def _fail(self, worker: int, number: int, kind: str, message: str) -> None:
         backup_range = self._open.pop(number).backup_range

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,17 @@ if TYPE_CHECKING:
 THREADS = 2
 MAX_IN_FLIGHT = 4
 
-PendingFile = Future[BackupFile]
-PendingRange = Future[tuple[BackupFile, ...]]
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Files that are stored, and the seconds that completing and storing them took in all."""
+
+    files: tuple[BackupFile, ...]
+    seconds: float
+
+
+PendingFile = Future[Saved]
+PendingRange = Future[Saved]
 
 
 class Saver:
@@ -64,7 +75,8 @@ class Saver:
         pending.add_done_callback(lambda _: self._in_flight.release())
         return pending
 
-    def _save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> BackupFile:
+    def _save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> Saved:
+        begun = time.monotonic()
         try:
             finished = sst.finish()
             file = self._encrypted(describe(finished), finished.path)
@@ -72,7 +84,7 @@ class Saver:
         except BaseException:
             sst.abandon()
             raise
-        return file
+        return Saved((file,), time.monotonic() - begun)
 
     def _encrypted(self, file: BackupFile, path: Path) -> BackupFile:
         if self._cipher is None:
@@ -92,10 +104,13 @@ class Saver:
     @staticmethod
     def _finish_range(
         files: list[PendingFile], record: Callable[[tuple[BackupFile, ...]], None]
-    ) -> tuple[BackupFile, ...]:
-        saved = tuple(file.result() for file in files)
+    ) -> Saved:
+        each = [file.result() for file in files]
+        begun = time.monotonic()
+        saved = tuple(file for one in each for file in one.files)
         record(saved)
-        return saved
+        seconds = sum(one.seconds for one in each) + time.monotonic() - begun
+        return Saved(saved, seconds)
 
     def close(self) -> None:
         """Wait for what is under way and end the threads."""

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
+from bkctl.engine.events import PhaseSeconds
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
+from bkctl.storage.metrics import OperationCounts
 from bkctl.storage.url import StorageSpec
 from bkctl.store.database import Database
 
@@ -79,6 +81,7 @@ class RangeDone:
     number: int
     files: tuple[BackupFile, ...]
     decided_locks: tuple[DecidedLock, ...] = ()
+    seconds: PhaseSeconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +93,11 @@ class RangeFailed:
     message: str
 
 
-RangeEvent = RangeStarted | RangeAdvanced | RangeDone | RangeFailed
+@dataclass(frozen=True, slots=True)
+class StorageUsed:
+    """What a worker did at the storage since it last told."""
+
+    counts: tuple[OperationCounts, ...]
+
+
+RangeEvent = RangeStarted | RangeAdvanced | RangeDone | RangeFailed | StorageUsed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bkctl.archive.meta import BackupFile
 from bkctl.codec.memcomparable import encode
-from bkctl.engine.events import Listener
+from bkctl.engine.events import DoneRange, Listener
 from bkctl.engine.pool import Emitted, JobDone, JobLost, PoolEvent, WorkerPool
 from bkctl.engine.verify_task import CheckJob, JobAdvanced, JobResult, JobStarted, VerifyJob
 from bkctl.regions.plan import BackupRange
@@ -67,7 +67,9 @@ class VerifyRun:
             self._tell(worker, job, "corruption", f"{first} (and {more} more)" if more else first)
         else:
             size = sum(file.size for file in _files(job))
-            self._listener.range_done(worker, result.kvs, result.plain_bytes, size)
+            brange = as_range(job, self._is_raw)
+            done = DoneRange(brange, result.kvs, result.plain_bytes, size)
+            self._listener.range_done(worker, done)
 
     def _tell(self, worker: int, job: VerifyJob, kind: str, message: str) -> None:
         self._listener.range_failed(worker, as_range(job, self._is_raw), kind, message)

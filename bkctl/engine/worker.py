@@ -6,10 +6,12 @@ import gc
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from bkctl.archive.checkpoint import FinishedRange, write_checkpoint
 from bkctl.archive.meta import BackupFile
+from bkctl.engine.events import PhaseSeconds
 from bkctl.engine.ranges import Advance, backup_range
 from bkctl.engine.saver import PendingRange, Saver
 from bkctl.engine.task import (
@@ -19,12 +21,14 @@ from bkctl.engine.task import (
     RangeFailed,
     RangeJob,
     RangeStarted,
+    StorageUsed,
 )
 from bkctl.errors import BkctlError, CancelledError
 from bkctl.mvcc.decide import LockDecider
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
+from bkctl.storage.metrics import Metrics
 from bkctl.storage.url import open_storage, writer_bucket
 from bkctl.store.database import Database
 
@@ -42,11 +46,12 @@ class _Opened:
         self._storage: Storage | None = None
         self._saver: Saver | None = None
         self._deciding: Database | None = None
+        self.storage_metrics = Metrics()
 
     def get(self, task: BackupTask) -> tuple[Database, Storage, Saver]:
         if self._task != task or not (self._database and self._storage and self._saver):
             self.close()
-            self._storage = open_storage(task.storage)
+            self._storage = open_storage(task.storage, self.storage_metrics)
             self._saver = Saver(self._storage, task.name, writer_bucket(task.storage), task.cipher)
             self._database = task.open_database()
             self._task = task
@@ -108,6 +113,17 @@ def _recorder(
     return record
 
 
+@dataclass(frozen=True, slots=True)
+class _Saving:
+    """A range that is scanned and whose files are being saved."""
+
+    number: int
+    pending: PendingRange
+    decided: list[DecidedLock]
+    snapshot_seconds: float
+    scan_seconds: float
+
+
 class _JobRun:
     """One job in work: its ranges are scanned in turn, their files saved meanwhile."""
 
@@ -115,13 +131,15 @@ class _JobRun:
         self._task = job.task
         self._emit = emit
         self._cancelled = cancelled
-        self._saving: deque[tuple[int, PendingRange, list[DecidedLock]]] = deque()
+        self._saving: deque[_Saving] = deque()
 
     def scan(self, number: int, brange: BackupRange) -> None:
         """Scan one range; its end is told once its files are saved."""
         self._emit(RangeStarted(number))
+        begun = time.monotonic()
         try:
             database, storage, saver = _opened.get(self._task)
+            opened = time.monotonic()
             decided: list[DecidedLock] = []
             decider = _opened.decider(self._task)
             files = backup_range(
@@ -136,24 +154,26 @@ class _JobRun:
         except (OSError, MemoryError) as e:
             self._emit(RangeFailed(number, "other", f"{type(e).__name__}: {e}"))
         else:
-            self._saving.append((number, pending, decided))
+            scanned = time.monotonic()
+            self._saving.append(_Saving(number, pending, decided, opened - begun, scanned - opened))
         self.tell_saved(wait=False)
 
     def tell_saved(self, *, wait: bool) -> None:
         """Tell the end of ranges whose files are all saved; `wait` for all of them."""
         while self._saving:
-            number, pending, decided = self._saving[0]
-            if not wait and not pending.done():
+            saving = self._saving[0]
+            if not wait and not saving.pending.done():
                 return
             self._saving.popleft()
             try:
-                saved = pending.result()
+                saved = saving.pending.result()
             except BkctlError as e:
-                self._emit(RangeFailed(number, e.kind, str(e)))
+                self._emit(RangeFailed(saving.number, e.kind, str(e)))
             except (OSError, MemoryError) as e:
-                self._emit(RangeFailed(number, "storage", f"{type(e).__name__}: {e}"))
+                self._emit(RangeFailed(saving.number, "storage", f"{type(e).__name__}: {e}"))
             else:
-                self._emit(RangeDone(number, saved, tuple(decided)))
+                seconds = PhaseSeconds(saving.snapshot_seconds, saving.scan_seconds, saved.seconds)
+                self._emit(RangeDone(saving.number, saved.files, tuple(saving.decided), seconds))
 
     def _advance(self, number: int) -> Advance:
         told = time.monotonic()
@@ -190,3 +210,4 @@ def run_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
         pass
     finally:
         run.tell_saved(wait=True)
+        emit(StorageUsed(_opened.storage_metrics.take()))

@@ -61,6 +61,12 @@ class Metrics:
         with self._lock:
             return tuple(self._counts[operation] for operation in sorted(self._counts))
 
+    def take(self) -> tuple[OperationCounts, ...]:
+        """Give the counts so far, and begin at nothing again."""
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        return tuple(counts[operation] for operation in sorted(counts))
+
     def count_retry(self, operation: str, error: StorageError) -> None:
         """Count one retry; fits RetryStorage's `on_retry`."""
         del error

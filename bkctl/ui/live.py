@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bkctl.engine.events import DoneRange, SilentListener
 from bkctl.regions.plan import BackupRange
 from bkctl.ui.human import format_count, format_duration, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
@@ -22,7 +23,7 @@ _BAR_WIDTH = 30
 _KEY_WIDTH = 40
 
 
-class RichListener:
+class RichListener(SilentListener):
     """Draws a run's state four times a second, and failures above it as they come."""
 
     def __init__(
@@ -54,9 +55,9 @@ class RichListener:
         """See Listener."""
         self._tally.advanced(worker, kvs, plain_bytes)
 
-    def range_done(self, worker: int, kvs: int, plain_bytes: int, size: int) -> None:
+    def range_done(self, worker: int, done: DoneRange) -> None:
         """See Listener."""
-        self._tally.range_done(worker, kvs, plain_bytes)
+        self._tally.range_done(worker, done.kvs, done.plain_bytes)
 
     def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
         """See Listener."""

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from bkctl.engine.events import Listener
+from bkctl.engine.events import DoneRange, Listener, SilentListener
 from bkctl.errors import UsageError
 from bkctl.regions.plan import BackupRange
+from bkctl.ui import log
 from bkctl.ui.keys import describe_key, shorten_middle
 from bkctl.ui.tally import Tally
 
@@ -31,10 +32,17 @@ def make_listener(
     """The display for a mode of --progress: `auto`, `rich`, `plain` or `none`.
 
     `auto` is rich on a terminal that can move its cursor, otherwise plain. `stream` None is
-    stderr. Raises UsageError for another mode; the listener's own methods raise nothing.
+    stderr. Where the log is JSON, so is progress; `none` then leaves its regular lines out.
+    Raises UsageError for another mode; the listener's own methods raise nothing.
     """
     if mode not in ("auto", "rich", "plain", "none"):
         raise UsageError(f"{mode!r} is no way to show progress; use auto, rich, plain or none")
+    if log.is_json():
+        from bkctl.ui.json_progress import JsonListener
+
+        if mode == "rich":
+            raise UsageError("--progress rich cannot go with --log-format json; leave one out")
+        return JsonListener(clock, says_progress=mode != "none")
     stream = stream or sys.stderr
     if mode == "none" or stream is None:  # a closed stderr is None
         return SilentListener()
@@ -54,7 +62,7 @@ def failure_line(backup_range: BackupRange, kind: str, message: str) -> str:
     """A failed range on one line: which, and why."""
     start = shorten_middle(describe_key(backup_range.raw_start_key, "(start)"), _MAX_SHOWN_KEY)
     end = shorten_middle(describe_key(backup_range.raw_end_key, "(end)"), _MAX_SHOWN_KEY)
-    reason = " ".join(message.splitlines())
+    reason = log.one_line(message)
     return f"region {backup_range.region.id} [{start}, {end}) failed: {kind}: {reason}"
 
 
@@ -78,29 +86,7 @@ class QuietStream:
             self._stream.flush()
 
 
-class SilentListener:
-    """Shows nothing."""
-
-    def started(self, total_ranges: int, approximate_keys: int | None, jobs: int) -> None:
-        """See Listener."""
-
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
-        """See Listener."""
-
-    def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
-        """See Listener."""
-
-    def range_done(self, worker: int, kvs: int, plain_bytes: int, size: int) -> None:
-        """See Listener."""
-
-    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
-        """See Listener."""
-
-    def finished(self) -> None:
-        """See Listener."""
-
-
-class PlainListener:
+class PlainListener(SilentListener):
     """One line of figures every ten seconds at most, one at the end, one for each failure."""
 
     def __init__(self, stream: QuietStream, clock: Callable[[], float]) -> None:
@@ -126,9 +112,9 @@ class PlainListener:
         self._tally.advanced(worker, kvs, plain_bytes)
         self._say_if_due()
 
-    def range_done(self, worker: int, kvs: int, plain_bytes: int, size: int) -> None:
+    def range_done(self, worker: int, done: DoneRange) -> None:
         """See Listener."""
-        self._tally.range_done(worker, kvs, plain_bytes)
+        self._tally.range_done(worker, done.kvs, done.plain_bytes)
         self._say_if_due()
 
     def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:

@@ -6,9 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TextIO
 
 from bkctl.engine.restore import FetchProgress
+from bkctl.errors import UsageError
+from bkctl.ui import log
 from bkctl.ui.human import format_count, format_duration, format_size
 from bkctl.ui.progress import PLAIN_SECONDS, QuietStream
 
@@ -30,10 +33,17 @@ class TransferLine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         stream = stream or sys.stderr
+        if log.is_json() and mode == "rich":
+            raise UsageError("--progress rich cannot go with --log-format json; leave one out")
         self._is_silent = mode == "none" or stream is None  # a closed stderr is None
         self._is_live = not self._is_silent and (
             mode == "rich"
-            or (mode == "auto" and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb")
+            or (
+                mode == "auto"
+                and not log.is_json()
+                and stream.isatty()
+                and os.environ.get("TERM", "dumb") != "dumb"
+            )
         )
         self._stream = QuietStream(stream) if stream is not None else None
         self._clock = clock
@@ -46,6 +56,9 @@ class TransferLine:
         if self._is_silent or now < self._due:
             return
         self._due = now + (_LIVE_SECONDS if self._is_live else PLAIN_SECONDS)
+        if log.is_json():
+            log.detail("progress", self._words(progress), **asdict(progress))
+            return
         self._write(_REWRITE + self._words(progress) if self._is_live else self._words(progress))
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.report import Report
 from bkctl.engine.backup import BackupRequest, RegionMapLoader, take_backup
+from bkctl.engine.events import DoneRange
 from bkctl.regions import pd
 from bkctl.regions.plan import BackupRange
 from bkctl.regions.region_map import RegionMap, whole_key_space
+from bkctl.storage.metrics import OperationCounts
 from bkctl.storage.url import open_storage, parse_storage
 from bkctl.store.source import SourceOptions
 
@@ -33,7 +35,7 @@ class Quiet:
     def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
         self.on_event("advanced")
 
-    def range_done(self, worker: int, kvs: int, plain_bytes: int, size: int) -> None:
+    def range_done(self, worker: int, done: DoneRange) -> None:
         self.on_event("range_done")
 
     def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
@@ -42,6 +44,9 @@ class Quiet:
 
     def finished(self) -> None:
         self.on_event("finished")
+
+    def storage_used(self, counts: Sequence[OperationCounts]) -> None:
+        self.on_event("storage_used")
 
 
 def regions_from(path: Path) -> RegionMapLoader:

@@ -4,9 +4,10 @@ import sys
 
 import pytest
 
+from bkctl.engine.events import DoneRange, SilentListener
 from bkctl.errors import UsageError
 from bkctl.ui.live import RichListener
-from bkctl.ui.progress import PlainListener, QuietStream, SilentListener, make_listener
+from bkctl.ui.progress import PlainListener, QuietStream, make_listener
 from tests.ui.runs import Clock, backup_range
 
 MODES = ["rich", "plain", "none"]
@@ -59,7 +60,7 @@ def test_plain_says_a_line_every_ten_seconds_and_one_at_the_end(clock: Clock) ->
     for second in range(25):
         clock.tick(1)
         listener.advanced(0, second, second)
-    listener.range_done(0, 25, 25, 10)
+    listener.range_done(0, DoneRange(backup_range(1), 25, 25, 10))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("0/2 ranges, 9 keys, 9 B, ")
@@ -93,7 +94,7 @@ def test_rich_shows_the_run_and_its_workers(clock: Clock) -> None:
     listener.range_started(1, backup_range(2))
     clock.tick(10)
     listener.advanced(1, 1234, 2 << 20)
-    listener.range_done(0, 1000, 1 << 20, 10)
+    listener.range_done(0, DoneRange(backup_range(1), 1000, 1 << 20, 10))
     listener.range_started(0, backup_range(3))
     # A failure draws the display again, with no need to wait for its own next time.
     listener.range_failed(0, backup_range(3), "other", "reason")
@@ -129,5 +130,5 @@ def test_a_stream_that_cannot_be_written_to_is_no_error(
     clock.tick(20)
     listener.advanced(0, 1, 1)
     listener.range_failed(0, backup_range(1), "other", "reason")
-    listener.range_done(0, 1, 1, 1)
+    listener.range_done(0, DoneRange(backup_range(1), 1, 1, 1))
     listener.finished()

@@ -1,0 +1,26 @@
+"""How commands end: the exit code that belongs to each way."""
+
+from __future__ import annotations
+
+import signal
+
+import typer
+
+from bkctl.errors import BkctlError, CancelledError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, made to unwind the stack as SIGINT does, so that temporary files are removed."""
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """The exit code of a command that raised this; None is for one that ran to its end."""
+    if error is None:
+        return 0
+    if isinstance(error, CancelledError):
+        return 128 + error.signum
+    if isinstance(error, BkctlError | typer.Exit):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
+    return 1

@@ -1,0 +1,136 @@
+"""A run as lines of JSON on stderr: its beginning, each range's end, progress now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from bkctl.archive.report import Report
+from bkctl.engine.events import DoneRange, SilentListener
+from bkctl.regions.plan import BackupRange
+from bkctl.ui import log
+from bkctl.ui.progress import PLAIN_SECONDS, failure_line
+from bkctl.ui.tally import Tally
+
+
+class JsonListener(SilentListener):
+    """Writes a run's events to the log; `clock` gives seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float], *, says_progress: bool) -> None:
+        self._clock = clock
+        self._says_progress = says_progress
+        self._tally = Tally(clock)
+        self._last = clock()
+        self._is_running = False
+
+    def started(self, total_ranges: int, approximate_keys: int | None, jobs: int) -> None:
+        """See Listener."""
+        self._tally.started(total_ranges, approximate_keys)
+        self._last = self._clock()
+        self._is_running = True
+        log.detail("running", f"{total_ranges} ranges", ranges=total_ranges, jobs=jobs)
+
+    def range_started(self, worker: int, backup_range: BackupRange) -> None:
+        """See Listener."""
+        self._tally.range_started(worker, backup_range)
+        self._progress_if_due()
+
+    def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
+        """See Listener."""
+        self._tally.advanced(worker, kvs, plain_bytes)
+        self._progress_if_due()
+
+    def range_done(self, worker: int, done: DoneRange) -> None:
+        """See Listener."""
+        self._tally.range_done(worker, done.kvs, done.plain_bytes)
+        fields: dict[str, object] = {
+            **_keys(done.backup_range),
+            "worker": worker,
+            "kvs": done.kvs,
+            "bytes": done.plain_bytes,
+            "size": done.size,
+        }
+        if done.seconds is not None:
+            fields["files"] = len(done.files)
+            fields["seconds"] = {
+                name: round(took, 6) for name, took in asdict(done.seconds).items()
+            }
+        log.detail("range_done", f"region {done.backup_range.region.id} done", **fields)
+        self._progress_if_due()
+
+    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+        """See Listener."""
+        self._tally.range_failed(worker, backup_range)
+        line = failure_line(backup_range, kind, message)
+        log.detail(
+            "range_failed",
+            line,
+            "warning",
+            **_keys(backup_range),
+            worker=worker,
+            kind=kind,
+            reason=message,
+        )
+
+    def finished(self) -> None:
+        """See Listener."""
+        if self._is_running:
+            self._is_running = False
+            self._progress(finished=True)
+
+    def _progress_if_due(self) -> None:
+        if self._clock() - self._last >= PLAIN_SECONDS:
+            self._last = self._clock()
+            self._progress()
+
+    def _progress(self, *, finished: bool = False) -> None:
+        tally = self._tally
+        if not self._says_progress:
+            return
+        left = tally.seconds_left
+        log.detail(
+            "progress",
+            tally.in_words(finished=finished),
+            ranges_total=tally.total,
+            ranges_done=tally.done,
+            ranges_failed=tally.failed,
+            kvs=tally.kvs,
+            bytes=tally.plain_bytes,
+            seconds=round(tally.elapsed, 3),
+            seconds_left=None if left is None else round(left, 3),
+        )
+
+
+def log_report(report: Report) -> None:
+    """Write a run's outcome to the log: what it skipped, and whether it is published."""
+    for skip in report.skipped:
+        message = f"region {skip.region_id} skipped: {skip.reason}"
+        log.detail("range_skipped", message, region_id=skip.region_id, reason=skip.reason)
+    fields = {
+        "name": report.name,
+        "status": report.status,
+        "mode": report.mode,
+        "start_ts": report.start_ts,
+        "end_ts": report.end_ts,
+        "ranges": asdict(report.ranges),
+        "files": report.files,
+        "kvs": report.total_kvs,
+        "bytes": report.total_bytes,
+        "size": report.size,
+        "crc64xor": f"{report.crc64xor:016x}",
+        "seconds": report.seconds,
+        "storage": report.storage,
+    }
+    if report.status == "ok":
+        log.detail("published", f"{report.name}: published", **fields)
+    else:
+        message = f"{report.name}: {report.status}, nothing is published"
+        log.detail("not_published", message, "error", **fields)
+
+
+def _keys(backup_range: BackupRange) -> dict[str, object]:
+    return {
+        "region_id": backup_range.region.id,
+        "start_key": backup_range.raw_start_key.hex().upper(),
+        "end_key": backup_range.raw_end_key.hex().upper(),
+    }
