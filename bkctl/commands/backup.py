@@ -17,8 +17,8 @@ from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
-    from bkctl.engine.backup import BackupRequest
     from bkctl.engine.pool import WorkerPool
+    from bkctl.engine.request import BackupRequest
 
 HELP = """Take a backup of a store as of --end-ts.
 
@@ -167,7 +167,7 @@ def backup(
         # Before what else there is to load, as they take their time to start.
         backup_workers(count) as pool,
     ):
-        from bkctl.engine.backup import BackupRequest
+        from bkctl.engine.request import BackupRequest
         from bkctl.engine.wait import Patience
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import parse_storage
@@ -261,7 +261,8 @@ def _run(
     *,
     as_json: bool,
 ) -> None:
-    from bkctl.engine.backup import failed_report, take_backup
+    from bkctl.engine.backup import take_backup
+    from bkctl.engine.outcome import failed_report
     from bkctl.ui.output import print_json
     from bkctl.ui.progress import make_listener
 

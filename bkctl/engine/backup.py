@@ -13,115 +13,38 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
-from bkctl.archive.meta import BackupMeta, RawRange
-from bkctl.archive.names import check_backup_name, default_backup_name
-from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
+from bkctl.archive.names import default_backup_name
+from bkctl.archive.report import KeyRange, Report
 from bkctl.archive.repository_lock import repository_lock
-from bkctl.codec.tso import format_ts
-from bkctl.engine.balance import MIN_PART_SIZE, balance
+from bkctl.engine.balance import balance
 from bkctl.engine.changes import without_unchanged
 from bkctl.engine.events import Listener, counted_storage
 from bkctl.engine.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.engine.orphans import refuse_forgotten_files
+from bkctl.engine.outcome import make_meta, make_report
 from bkctl.engine.parts import count_whole, finished_span, left_of, span_of, whole_of
 from bkctl.engine.pool import WorkerPool
+from bkctl.engine.request import BackupRequest
 from bkctl.engine.resume import (
     check_same_settings,
     cipher_settings,
     keep_finished,
 )
-from bkctl.engine.run import DEFAULT_BATCH_SIZE, BackupRun, FairShares, RangeFailure, RunResult
-from bkctl.engine.task import DEFAULT_SST_MAX_SIZE, BackupTask
-from bkctl.engine.wait import Patience, wait_for_locks
+from bkctl.engine.run import BackupRun, FairShares, RangeFailure, RunResult
+from bkctl.engine.task import BackupTask
+from bkctl.engine.wait import wait_for_locks
 from bkctl.engine.workers import backup_workers
-from bkctl.errors import BkctlError, StorageError, UsageError
-from bkctl.regions.plan import BackupRange, Plan, make_plan, to_raw_key
-from bkctl.regions.region_map import RegionMap, Skipped
-from bkctl.sst.writer import Compression
+from bkctl.errors import StorageError, UsageError
+from bkctl.regions.plan import BackupRange, Plan, make_plan
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import RateLimit
-from bkctl.storage.url import StorageSpec
 from bkctl.store.ident import API_V2
 from bkctl.store.manifest import LiveFile
-from bkctl.store.source import Source, SourceOptions
-
-if TYPE_CHECKING:
-    from bkctl.codec.cipher import Cipher
-
-RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
-
-
-@dataclass(frozen=True, slots=True)
-class BackupRequest:
-    """What to back up, and where to; timestamps are TSOs, keys raw user keys, sizes bytes.
-
-    `rate_limit` is in bytes a second over all workers, for what goes to the storage.
-
-    `load_regions` gives the region map once the store is open. `name` None names the backup after
-    its end timestamp and kind; `store_id` None is the store's own. `read_all` reads for an
-    incremental backup what cannot have changed, too.
-
-    `resume` takes up the unfinished backup `name`; `resume_newest` the one of the same data that
-    was begun last, with its end, if there is one.
-
-    `incremental` sets `start_ts` to where the newest backup of the same data in the storage ends;
-    it is a full backup if there is none, or the chain's is `full_every` seconds old. With
-    `gc_safe_point` (a TSO) a window that garbage collection reaches into is refused.
-
-    `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
-    store knows of their transactions, as TiKV would. With `cipher` files are encrypted.
-    """
-
-    source: SourceOptions
-    load_regions: RegionMapLoader
-    storage: StorageSpec
-    start_ts: int
-    end_ts: int
-    name: str | None = None
-    store_id: int | None = None
-    start_key: bytes = b""
-    end_key: bytes = b""
-    is_raw: bool = False
-    family: str = "default"
-    compression: Compression = dataclasses.field(default_factory=Compression)
-    sst_max_size: int = DEFAULT_SST_MAX_SIZE
-    jobs: int = 1
-    batch_size: int = DEFAULT_BATCH_SIZE
-    resume: bool = False
-    resume_newest: bool = False
-    rate_limit: int | None = None
-    read_all: bool = False
-    incremental: bool = False
-    full_every: int | None = None
-    gc_safe_point: int | None = None
-    wait_locks: Patience | None = None
-    resolve_locks: bool = False
-    cipher: Cipher | None = None
-    part_size: int = MIN_PART_SIZE
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            check_backup_name(self.name)
-        if self.start_ts > self.end_ts:
-            raise UsageError(
-                f"--start-ts {self.start_ts} ({format_ts(self.start_ts)}) lies after --end-ts "
-                f"{self.end_ts} ({format_ts(self.end_ts)})"
-            )
-        if self.incremental and (self.is_raw or self.start_ts):
-            what = "--raw: raw data has no commit timestamps" if self.is_raw else "--start-ts"
-            raise UsageError(f"--incremental cannot go with {what}; leave one of them out")
-
-    @property
-    def kind(self) -> str:
-        """`raw`, `full` or `incr`, as in backup names."""
-        if self.is_raw:
-            return "raw"
-        return "incr" if self.start_ts > 0 else "full"
+from bkctl.store.source import Source
 
 
 def take_backup(
@@ -172,10 +95,10 @@ def take_backup(
             # Of the plan's ranges, which may have been done in parts.
             resumed = count_whole(plan.ranges, done)
             result.done = count_whole(plan.ranges, [*done, *map(span_of, result.done_ranges)])
-            report = _report(request, source, store_id, name, plan, result, resumed, begun)
+            report = make_report(request, source, store_id, name, plan, result, resumed, begun)
             report = dataclasses.replace(report, base=base.name, note=base.note)
             if report.status == "ok":
-                report = backup_dir.publish(_meta(request, source, result), report, lock.check)
+                report = backup_dir.publish(make_meta(request, source, result), report, lock.check)
                 with contextlib.suppress(StorageError):  # the backup counts already
                     remove_checkpoints(storage, name)
             else:
@@ -383,106 +306,4 @@ def _task(
         staging=staging,
         deciding_dir=source.db_dir if request.resolve_locks else None,
         cipher=request.cipher,
-    )
-
-
-def _report(
-    request: BackupRequest,
-    source: Source,
-    store_id: int,
-    name: str,
-    plan: Plan,
-    result: RunResult,
-    resumed: int,
-    begun: float,
-) -> Report:
-    crc = 0
-    for file in result.files:
-        crc ^= file.crc64xor
-    status = "ok"
-    if result.cancelled:
-        status = "cancelled"
-    elif result.failures:
-        status = "partial" if result.done else "failed"
-    failed_in = [whole_of(span_of(f.backup_range), plan.ranges) for f in result.failures]
-    failed = len({span_of(whole) for whole in failed_in if whole is not None})
-    return Report(
-        name=name,
-        status=status,
-        mode="raw" if request.is_raw else "txn",
-        start_ts=request.start_ts,
-        end_ts=request.end_ts,
-        store_id=store_id,
-        cluster_id=source.ident.cluster_id,
-        ranges=RangeCounts(len(plan.ranges), result.done, failed, len(plan.skipped)),
-        files=len(result.files),
-        total_kvs=sum(file.total_kvs for file in result.files),
-        total_bytes=sum(file.total_bytes for file in result.files),
-        crc64xor=crc,
-        size=sum(file.size for file in result.files),
-        seconds=round(time.time() - begun, 3),
-        errors=tuple(
-            RangeError(
-                failure.backup_range.region.id,
-                failure.backup_range.raw_start_key,
-                failure.backup_range.raw_end_key,
-                failure.kind,
-                failure.message,
-            )
-            for failure in result.failures
-        ),
-        storage=str(request.storage),
-        codec=request.compression.codec,
-        started_at=begun,
-        resumed=resumed,
-        decided_locks=tuple(result.decided_locks),
-        skipped=plan.skipped,
-        gaps=tuple(
-            KeyRange(
-                to_raw_key(gap.start_key, request.is_raw), to_raw_key(gap.end_key, request.is_raw)
-            )
-            for gap in plan.gaps
-        ),
-    )
-
-
-def failed_report(request: BackupRequest, error: BkctlError, begun: float) -> Report:
-    """The report of a run that ended before it had any: nothing is done, this is why."""
-    return Report(
-        name=request.name or default_backup_name(request.end_ts, request.kind),
-        status="failed",
-        mode="raw" if request.is_raw else "txn",
-        start_ts=request.start_ts,
-        end_ts=request.end_ts,
-        store_id=request.store_id or 0,
-        cluster_id=0,
-        ranges=RangeCounts(0, 0, 0, 0),
-        files=0,
-        total_kvs=0,
-        total_bytes=0,
-        crc64xor=0,
-        size=0,
-        seconds=round(time.time() - begun, 3),
-        errors=(RangeError(0, request.start_key, request.end_key, error.kind, str(error)),),
-        storage=str(request.storage),
-        codec=request.compression.codec,
-        started_at=begun,
-    )
-
-
-def _meta(request: BackupRequest, source: Source, result: RunResult) -> BackupMeta:
-    raw_ranges = (
-        (RawRange(request.start_key, request.end_key, request.family),) if request.is_raw else ()
-    )
-    return BackupMeta(
-        cluster_id=source.ident.cluster_id,
-        cluster_version="",
-        files=tuple(result.files),
-        start_version=request.start_ts,
-        end_version=request.end_ts,
-        is_raw_kv=request.is_raw,
-        raw_ranges=raw_ranges,
-        api_version=source.ident.api_version,
-        backup_size=sum(file.size for file in result.files),
-        br_version=f"bkctl {__version__}",
     )

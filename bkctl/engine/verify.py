@@ -22,9 +22,9 @@ from bkctl.archive.names import META_NAME
 from bkctl.archive.verify_against import SHOWN_DIFFERENCES, Difference, Snapshot, segments_of
 from bkctl.archive.verify_backup import Description, check_description
 from bkctl.archive.verify_file import DEFAULT, WRITE, Finding, pairs_of
-from bkctl.engine.backup import RegionMapLoader
 from bkctl.engine.events import Listener
 from bkctl.engine.pool import WorkerPool
+from bkctl.engine.request import RegionMapLoader
 from bkctl.engine.verify_level import Level
 from bkctl.engine.verify_run import VerifyRun
 from bkctl.engine.verify_task import CheckJob, CompareJob, JobResult, VerifyJob

@@ -9,8 +9,9 @@ from typing import Any
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.report import Report
-from bkctl.engine.backup import BackupRequest, RegionMapLoader, take_backup
+from bkctl.engine.backup import take_backup
 from bkctl.engine.events import DoneRange
+from bkctl.engine.request import BackupRequest, RegionMapLoader
 from bkctl.regions import pd
 from bkctl.regions.plan import BackupRange
 from bkctl.regions.region_map import RegionMap, whole_key_space
