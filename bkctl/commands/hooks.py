@@ -14,7 +14,9 @@ import os
 import signal
 import subprocess
 import sys
+from types import FrameType
 
+from bkctl import interrupts
 from bkctl.archive.report import Report
 from bkctl.ui import log
 
@@ -43,7 +45,9 @@ def run_hook(
         return
     document = json.dumps(report.to_json_dict(), indent=2).encode() + b"\n"
     try:
-        process.communicate(document, seconds)
+        # The run is over, and deaf to signals; the hook need not be waited for.
+        with interrupts.handled_by(_interrupt):
+            process.communicate(document, seconds)
     except subprocess.TimeoutExpired:
         _end_group(process)
         _warn(option, f"not over after {seconds:g} seconds, and ended")
@@ -55,6 +59,10 @@ def run_hook(
     if process.returncode:
         code = process.returncode
         _warn(option, f"killed by signal {-code}" if code < 0 else f"failed with exit code {code}")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _environment(report: Report, exit_code: int) -> dict[str, str]:
