@@ -58,7 +58,8 @@ def test_ten_kills_and_resumes(seed: int, tmp_path: Path) -> None:
         while not claim.exists() and process.poll() is None:
             begun = time.monotonic()  # there is nothing to resume before
         moment(begun, rng.uniform(0.2, 0.6))
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:  # else there is nobody left to kill
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         wait_until_gone(process.pid)
         if (repository / "b" / "backupmeta").exists():
