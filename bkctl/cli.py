@@ -21,7 +21,18 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bkctl import __version__, interrupts
-from bkctl.commands import backup, merge, prune, ranges, regions, restore, show, tso, verify
+from bkctl.commands import (
+    backup,
+    bench,
+    merge,
+    prune,
+    ranges,
+    regions,
+    restore,
+    show,
+    tso,
+    verify,
+)
 from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
 from bkctl.commands.endings import Terminated, exit_code_of
@@ -187,6 +198,7 @@ def program(
 
 
 app.command("backup", cls=BkctlCommand, help=backup.HELP)(backup.backup)
+app.command("bench", cls=BkctlCommand, help=bench.HELP)(bench.bench)
 app.command("list", cls=BkctlCommand, help=list_backups.HELP)(list_backups.list_)
 app.command("merge", cls=BkctlCommand, help=merge.HELP)(merge.merge)
 app.command("prune", cls=BkctlCommand, help=prune.HELP)(prune.prune)

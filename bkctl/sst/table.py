@@ -8,7 +8,7 @@ may give the file one of its own. `format`, `blocks`, `index` and `properties` s
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import lz4.block
 import snappy
@@ -91,13 +91,16 @@ class TableBuilder:
             self._flush()
         return self._taken()
 
-    def finish(self) -> list[bytes]:
-        """Return the rest of the file: what is left, and all that stands behind the data."""
+    def finish(self, noted: Mapping[str, bytes]) -> list[bytes]:
+        """Return the rest of the file: what is left, and all that stands behind the data.
+
+        `noted` are properties to have beside RocksDB's own.
+        """
         self._flush()
         data_size = self._offset
         index = self._add_block(_meta_block(self._index, has_lengths=False), self._type)
         index_size = self._offset - data_size
-        properties = self._add_block(_meta_block(self._properties(data_size, index_size)))
+        properties = self._add_block(_meta_block(self._properties(data_size, index_size, noted)))
         metaindex = self._add_block(
             _meta_block([(b"rocksdb.properties", encode_handle(properties))])
         )
@@ -144,7 +147,9 @@ class TableBuilder:
         content = content or bytes(plain) + bytes([NONE])
         return content + masked_crc32c(content).to_bytes(4, "little")
 
-    def _properties(self, data_size: int, index_size: int) -> list[tuple[bytes, bytes]]:
+    def _properties(
+        self, data_size: int, index_size: int, noted: Mapping[str, bytes]
+    ) -> list[tuple[bytes, bytes]]:
         numbers = {
             "column.family.id": _UNKNOWN_FAMILY,
             "data.size": data_size,
@@ -173,6 +178,7 @@ class TableBuilder:
             "rocksdb.property.collectors": b"[]",
             EXTERNAL_VERSION: struct.pack("<I", _EXTERNAL_FILE_VERSION),
             GLOBAL_SEQNO: struct.pack("<Q", 0),
+            **noted,
         }
         return sorted((name.encode(), value) for name, value in values.items())
 

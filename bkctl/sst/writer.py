@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError, UsageError
@@ -79,10 +80,10 @@ class SstWriter:
             raise CorruptionError(f"{self.path.name}: {e}") from None
         self._append(pieces)
 
-    def finish(self) -> FinishedSst:
-        """Complete and sync the file; raises what `write` does."""
+    def finish(self, noted: Mapping[str, bytes] = MappingProxyType({})) -> FinishedSst:
+        """Complete and sync the file, with `noted` as properties; raises what `write` does."""
         try:
-            pieces = self._table.finish()
+            pieces = self._table.finish(noted)
         except CorruptionError as e:
             raise CorruptionError(f"{self.path.name}: {e}") from None
         self._append(pieces)

@@ -46,15 +46,15 @@ def make_listener(
     stream = stream or sys.stderr
     if mode == "none" or stream is None:  # a closed stderr is None
         return SilentListener()
-    is_screen = mode == "rich" or (mode == "auto" and _is_screen(stream))
-    if is_screen:
+    if mode == "rich" or (mode == "auto" and is_screen(stream)):
         from bkctl.ui.live import RichListener
 
         return RichListener(QuietStream(stream), clock)
     return PlainListener(QuietStream(stream), clock)
 
 
-def _is_screen(stream: TextIO) -> bool:
+def is_screen(stream: TextIO) -> bool:
+    """Whether the stream is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 

@@ -1,1 +1,0 @@
-"""Benchmarks: stores to measure on, and the runs."""

@@ -1,0 +1,1 @@
+"""Measures how fast backups are here: makes stores, runs bkctl and its peers in turn, reports."""
