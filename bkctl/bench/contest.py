@@ -167,7 +167,9 @@ def _tar(program: Path, subject: Subject, jobs: int) -> Contestant:
 
 
 def _run(measured: Measured, seconds: float | None) -> Run:
-    return Run(seconds, measured.wall, measured.cpu, measured.peak)
+    # As the JSON has them, so that what is read back gives the same ratios.
+    own = None if seconds is None else round(seconds, 4)
+    return Run(own, round(measured.wall, 4), round(measured.cpu, 4), measured.peak)
 
 
 def _own_directory(subject: Subject, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bkctl import interrupts
 from bkctl.errors import BkctlError
 
 _GAUGE = Path(__file__).with_name("gauge.py")
@@ -61,8 +62,9 @@ def run_measured(name: str, command: Sequence[object], folder: Path) -> Measured
     try:
         stdout, stderr = process.communicate()
     except BaseException:
-        process.terminate()
-        process.communicate()
+        with interrupts.handled_by(lambda signum, frame: None):
+            process.terminate()
+            process.communicate()
         raise
     if not result.exists():
         raise CommandFailedError(name, process.returncode, stderr)

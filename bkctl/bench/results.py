@@ -5,7 +5,8 @@
      "results": [{"tool", "store", "backup": "full|incremental|incremental_read_all", "codec",
                   "jobs", "kvs", "plain_bytes", "size", "kvs_per_second", "bytes_per_second",
                   "peak", "peaks", "seconds": {"median", "min", "max", "runs"}, "wall": {…},
-                  "cpu": {…}, "ratios": {"refscan": {"seconds": {"median", "min", "max"}, "wall": {…}}}}]}
+                  "cpu": {…},
+                  "ratios": {"refscan": {"seconds": {"median", "min", "max"}, "wall": {…}}}}]}
 
 `seconds` are the run's own, as the tool itself tells them, or null; `wall` is from the start of the
 program to its end, `cpu` that of all processes; `peak` the memory of the largest process. Sizes are
@@ -277,9 +278,7 @@ def _quotients(pairs: Sequence[tuple[float, float]]) -> Spread:
 
 
 def _times(spread: Spread | None, runs: Sequence[float | None]) -> dict[str, object] | None:
-    if spread is None:
-        return None
-    return _rounded(spread) | {"runs": [None if run is None else round(run, 4) for run in runs]}
+    return None if spread is None else _rounded(spread) | {"runs": list(runs)}
 
 
 def _rounded(spread: Spread) -> dict[str, object]:

@@ -129,6 +129,7 @@ class _Bench:
 
     def measure_own(self, own: OwnStore) -> None:
         """Measure on a store that is there."""
+        self._watcher.told(f"measuring {own.db}; made stores are measured with --store all")
         self._measure("own store", own, None)
 
     def peer_versions(self) -> dict[str, str]:

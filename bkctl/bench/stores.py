@@ -240,8 +240,7 @@ def _values(count: int, kind: StoreKind, rng: np.random.Generator) -> U8:
 
 
 def _big_endian(numbers: U64) -> U8:
-    digits: U8 = numbers.astype(">u8").view(np.uint8).reshape(len(numbers), 8)
-    return digits
+    return np.asarray(numbers.astype(">u8").view(np.uint8)).reshape(len(numbers), 8)
 
 
 def _joined(count: int, *parts: U8 | bytes) -> U8:
