@@ -10,6 +10,7 @@ each run: links to the SST files, copies of the rest. bkctl and tar read the sto
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bkctl.bench.measure import Measured, run_measured
+from bkctl.bench.measure import CommandFailedError, Measured, run_measured
 from bkctl.bench.results import BKCTL, FULL, INCREMENTAL, READ_ALL, Run
 from bkctl.bench.stores import region_map_of
 from bkctl.codec.memcomparable import encode
@@ -116,12 +117,24 @@ def _bkctl(subject: Subject, kind: str, codec: str, jobs: int) -> Contestant:
         config.touch()
         places = {"--storage": folder / "backups", "--work-dir": folder, "--config": config}
         given = [str(each) for option in places.items() for each in option]
-        measured = run_measured("bkctl backup", [*command, *given], folder)
+        try:
+            measured = run_measured("bkctl backup", [*command, *given], folder)
+        except CommandFailedError as e:
+            raise BkctlError(f"{subject.name} cannot be backed up: {_why(e)}") from None
         report = json.loads(measured.stdout)
         content = report["total_kvs"], report["total_bytes"], int(report["crc64xor"], 16)
         return Outcome(_run(measured, report["seconds"]), report["size"], content)
 
     return Contestant(BKCTL, kind, codec, jobs, run)
+
+
+def _why(error: CommandFailedError) -> str:
+    """The first of a failed backup's errors, which its report has, or what it said."""
+    with contextlib.suppress(ValueError, LookupError, TypeError):
+        first, *others = json.loads(error.stdout)["errors"]
+        more = f" (and {len(others)} more regions)" if others else ""
+        return f"region {first['region_id']}: {first['kind']}: {first['message']}{more}"
+    return str(error)
 
 
 def _refscan(program: Path, subject: Subject, kind: str, codec: str, jobs: int) -> Contestant:

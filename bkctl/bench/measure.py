@@ -33,9 +33,9 @@ class Measured:
 class CommandFailedError(BkctlError):
     """A command ended with `code` (negative for a signal); `reason` is the last line it said."""
 
-    def __init__(self, name: str, code: int, stderr: str) -> None:
+    def __init__(self, name: str, code: int, stdout: str, stderr: str) -> None:
         lines = stderr.strip().splitlines()
-        self.code = code
+        self.code, self.stdout = code, stdout
         self.reason = lines[-1].strip().removeprefix("bkctl: ") if lines else "it said nothing"
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         super().__init__(f"{name} ended with {how}: {self.reason}")
@@ -67,9 +67,9 @@ def run_measured(name: str, command: Sequence[object], folder: Path) -> Measured
             process.communicate()
         raise
     if not result.exists():
-        raise CommandFailedError(name, process.returncode, stderr)
+        raise CommandFailedError(name, process.returncode, stdout, stderr)
     measured = json.loads(result.read_bytes())
     result.unlink()
     if measured["code"] != 0:
-        raise CommandFailedError(name, measured["code"], stderr)
+        raise CommandFailedError(name, measured["code"], stdout, stderr)
     return Measured(measured["seconds"], measured["cpu"], measured["peak"], stdout)

@@ -223,7 +223,7 @@ def _result(document: object) -> Result:
 
 def _run_times(table: dict[str, Any], name: str) -> list[float]:
     times = [
-        _is(each, name, (int, float)) for each in _get(_table(table[name], name), "runs", list)
+        _is(each, name, (int, float)) for each in _get(_table(table.get(name), name), "runs", list)
     ]
     if any(time <= 0 for time in times):
         raise UsageError(f"{name}: a time that is not above 0")

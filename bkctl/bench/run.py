@@ -196,7 +196,7 @@ class _Bench:
         except CommandFailedError as e:
             if e.code == UsageError.exit_code:
                 raise UsageError(e.reason) from None
-            raise
+            raise BkctlError(e.reason) from None
         return Subject(
             name=name,
             db=own.db,

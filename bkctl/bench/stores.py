@@ -226,7 +226,7 @@ def _encoded(raw_keys: U8) -> U8:
 def _uvarints(numbers: U64) -> U8:
     """Numbers of 57 to 63 bits, as timestamps of our time are, as varints: nine bytes each."""
     shifts = np.arange(0, 63, 7, dtype=np.uint64)
-    digits = (numbers[:, None] >> shifts & np.uint64(0x7F)).astype(np.uint8)
+    digits: U8 = (numbers[:, None] >> shifts & np.uint64(0x7F)).astype(np.uint8)
     digits[:, :-1] |= 0x80
     return digits
 
@@ -240,7 +240,8 @@ def _values(count: int, kind: StoreKind, rng: np.random.Generator) -> U8:
 
 
 def _big_endian(numbers: U64) -> U8:
-    return np.asarray(numbers.astype(">u8").view(np.uint8)).reshape(len(numbers), 8)
+    rows: U8 = numbers.astype(">u8").view(np.uint8).reshape(len(numbers), 8)
+    return rows
 
 
 def _joined(count: int, *parts: U8 | bytes) -> U8:

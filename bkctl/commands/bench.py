@@ -212,8 +212,9 @@ def _load(path: Path) -> Findings:
 
     from bkctl.bench.results import parse_findings
 
+    text = _read(path)
     try:
-        return parse_findings(json.loads(_read(path)))
+        return parse_findings(json.loads(text))
     except ValueError:
         raise UsageError(f"{path}: no JSON; give a file that --output wrote") from None
     except UsageError as e:
