@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bkctl.bench.results import Findings, Ratio, Result, StoreFacts
+from bkctl.bench.results import FULL, INCREMENTAL, READ_ALL, Findings, Ratio, Result, StoreFacts
 from bkctl.ui.human import format_count, format_size
 from bkctl.ui.output import Page
 
 _LEFT = ("tool", "backup", "codec")
 _MIB = 1 << 20
+_BACKUPS = {FULL: "full", INCREMENTAL: "incremental", READ_ALL: "read all"}
+_LEGEND = (
+    "MiB: memory of the largest process. /peer: bkctl's speed over the peer's. "
+    "*: from the program's start to its end."
+)
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -70,6 +75,7 @@ def _about(findings: Findings) -> list[str]:
         f"{machine.get('cores')} cores{size}, {machine.get('system')}, "
         f"Python {machine.get('python')}.",
         f"Peers: {', '.join(peers) or 'none'}. Medians of {format_count(findings.runs, 'run')}.",
+        _LEGEND,
     ]
 
 
@@ -92,20 +98,20 @@ def _columns(result: Result, ratios: Sequence[Ratio], peers: Sequence[str]) -> d
     working = result.working
     row = {
         "tool": result.tool,
-        "backup": result.backup.replace("_", " "),
+        "backup": _BACKUPS[result.backup],
         "codec": result.codec or "",
         "jobs": str(result.jobs),
         "seconds": "" if result.seconds is None else f"{result.seconds.median:.2f}",
         "min-max": f"{working.min:.2f}-{working.max:.2f}",
-        "whole": f"{result.wall.median:.2f}",
+        "whole*": f"{result.wall.median:.2f}",
         "records/s": "" if result.kvs is None else format_count(round(result.kvs / working.median)),
         "MB/s": f"{result.plain_bytes / working.median / 1e6:.1f}",
-        "peak MiB": f"{result.peak / _MIB:.0f}",
+        "MiB": f"{result.peak / _MIB:.0f}",
     }
     by_peer = {ratio.peer: ratio for ratio in ratios}
     for peer in peers:
         ratio = by_peer.get(peer)
         own = ratio.seconds if ratio else None
         row[f"/{peer}"] = f"{own.median:.2f} ({own.min:.2f}-{own.max:.2f})" if own else ""
-        row[f"/{peer} whole"] = f"{ratio.wall.median:.2f}" if ratio else ""
+        row[f"/{peer}*"] = f"{ratio.wall.median:.2f}" if ratio else ""
     return row
