@@ -21,7 +21,7 @@ def main() -> None:
     finally:
         interrupts.settle()
         if processes := sys.modules.get("bkctl.processes"):
-            processes.end_helper()
+            processes.end_all()
 
 
 if __name__ == "__main__":

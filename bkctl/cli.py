@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -151,12 +150,8 @@ def _signals_unwind() -> Iterator[None]:
         yield  # only the main thread may handle signals
         return
 
-    def unwind(signum: int, frame: FrameType | None) -> None:
-        if not interrupts.is_settled():
-            raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-
     interrupts.unsettle()
-    with interrupts.handled_by(unwind):
+    with interrupts.unwinding({signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}):
         yield
 
 

@@ -8,13 +8,17 @@ an interrupt because a signal met it while it was clearing up. So every handler 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_AGAIN_SECONDS = 0.05
 
 _settled = False
 
@@ -50,6 +54,34 @@ def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[Non
     finally:
         for signum, handler_before in before.items():
             signal.signal(signum, handler_before)
+
+
+@contextlib.contextmanager
+def unwinding(errors: dict[int, type[BaseException]]) -> Iterator[None]:
+    """Within the block, signals raise what `errors` has for them, until the outcome is settled.
+
+    Raised where Python drops errors (a finalizer, a weak reference's callback), one is raised again
+    a moment later.
+    """
+
+    def unwind(signum: int, frame: FrameType | None) -> None:
+        if not _settled:
+            raise errors[signum]
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        lost = [signum for signum, error in errors.items() if dropped.exc_type is error]
+        if lost:
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), lost[0])).start()
+        else:
+            before(dropped)
+
+    before = sys.unraisablehook
+    sys.unraisablehook = again
+    try:
+        with handled_by(unwind):
+            yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _install(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import multiprocessing.process
 import signal
 from multiprocessing import resource_tracker
@@ -21,11 +22,15 @@ def start_shielded(process: multiprocessing.process.BaseProcess) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_helper() -> None:
-    """End multiprocessing's own helper process now rather than a moment after this one has ended.
+def end_all() -> None:
+    """End all processes that were started and are left, and multiprocessing's own helper.
 
-    Whoever looks at the processes of a finished command then finds none. It starts again at need.
+    Left are those that a signal met between their start and the note of it. Whoever looks at the
+    processes of a finished command then finds none. The helper starts again at need.
     """
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
     stop = getattr(getattr(resource_tracker, "_resource_tracker", None), "_stop", None)
     if stop is not None:
         stop()

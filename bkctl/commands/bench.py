@@ -106,6 +106,7 @@ def bench(
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
+    log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Measure, and show what was found."""
     from bkctl.bench.run import BenchRequest, run_bench

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -137,6 +139,26 @@ def test_sigterm_unwinds_the_stack_and_ends_with_143() -> None:
     assert caught.value.exit_code == 143
     assert unwound
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_python_drops_comes_again(capfd: pytest.CaptureFixture[str]) -> None:
+    class Target:
+        pass
+
+    target = Target()
+    # What is raised in a weak reference's callback goes nowhere.
+    watched = weakref.ref(target, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+
+    def signalled() -> None:
+        nonlocal target
+        del target
+        assert watched() is None
+        threading.Event().wait(60)
+
+    with pytest.raises(typer.Exit) as caught, error_boundary():
+        signalled()
+    assert caught.value.exit_code == 143
+    assert capfd.readouterr().err == "bkctl: interrupted\n"
 
 
 def test_a_reader_that_leaves_early_ends_the_program_quietly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -143,10 +144,44 @@ def signalled(before):
 
 import bkctl.ui.output
 bkctl.ui.output.print_json = signalled(bkctl.ui.output.print_json)
-processes.end_helper = signalled(processes.end_helper)
+processes.end_all = signalled(processes.end_all)
 from bkctl.__main__ import main
 main()
 """
+
+
+_SIGNALLED_WHEN_STARTED = """
+import os, signal
+from bkctl.engine import pool
+start = pool.start_shielded
+def signalled(process):
+    start(process)
+    os.kill(os.getpid(), signal.SIGINT)
+pool.start_shielded = signalled
+from bkctl.__main__ import main
+main()
+"""
+
+
+def test_a_signal_beside_a_worker_s_start_leaves_no_worker(tmp_path: Path) -> None:
+    store = require_shared() / "stores" / "mvcc-short"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", _SIGNALLED_WHEN_STARTED, "backup", "--jobs", "1"),
+            *("--db", str(store), "--region-map", f"{store}.regions.json"),
+            *("--storage", str(tmp_path), "--name", "b", "--end-ts", str(END_TS)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (130, "bkctl: interrupted\n")
+        assert not members(process.pid)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
