@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError
-from bkctl.store.merge import MergedScan
+from bkctl.store.merge import SCAN_CHUNK, SEEK_CHUNK, MergedScan
 from bkctl.store.tables import UnreadableError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ColumnScan:
         self._lower, self._upper = lower, upper
         self._merged: MergedScan | None = None
         self._plain: Scan | None = None
-        self._open(lower)
+        self._open(lower, SCAN_CHUNK)
 
     @property
     def is_merged(self) -> bool:
@@ -58,16 +58,17 @@ class ColumnScan:
 
     def seek(self, key: bytes) -> None:
         """Go on at `key` (or behind it), which must lie behind all that was taken."""
-        self._open(key)
+        # Often few records are wanted there.
+        self._open(key, SEEK_CHUNK)
 
-    def _open(self, key: bytes) -> None:
+    def _open(self, key: bytes, first_chunk: int) -> None:
         self._lower = key
         if self._plain is not None:
             self._plain.seek(key)
             return
         try:
             tables = self._database.tables(self._family)
-            self._merged = MergedScan(tables, self._family, key, self._upper)
+            self._merged = MergedScan(tables, self._family, key, self._upper, first_chunk)
         except _LEFT_TO_ROCKSDB:
             self._open_plain(key)
 

@@ -18,7 +18,8 @@ from bkctl.sst.columns import Columns
 from bkctl.store.tables import KIND_BITS, Run, Tables, UnreadableError
 
 MAX_TRAILER = (1 << 64) - 1
-_FIRST_CHUNK = 64 << 10
+SCAN_CHUNK = 1 << 20
+SEEK_CHUNK = 64 << 10
 _MAX_CHUNK = 1 << 21
 _ALL_CHUNKS = 16 << 20
 _KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
@@ -37,11 +38,13 @@ def _position(columns: Columns, index: int) -> Position:
 class Cursor:
     """One run's records in `[lower, upper)`, held a chunk at a time; chunks grow as it goes on."""
 
-    def __init__(self, tables: Tables, run: Run, lower: bytes, upper: bytes, limit: int) -> None:
-        """`limit` bounds a chunk, in bytes."""
+    def __init__(
+        self, tables: Tables, run: Run, lower: bytes, upper: bytes, first: int, limit: int
+    ) -> None:
+        """The first chunk has about `first` bytes, the largest ones `limit`."""
         self._tables, self._files = tables, list(reversed(run.files))
         self._lower, self._upper = lower, upper
-        self._limit, self._wanted = limit, min(_FIRST_CHUNK, limit)
+        self._limit, self._wanted = limit, min(first, limit)
         self._block = self._stop = 0
         self._last: Position | None = None
         self.chunk: Columns | None = None
@@ -108,11 +111,14 @@ def _ascends(columns: Columns) -> bool:
 class MergedScan:
     """The records of `[lower, upper)` that a reader of the newest state sees, in key order."""
 
-    def __init__(self, tables: Tables, family: str, lower: bytes, upper: bytes) -> None:
-        """Raises UnreadableError or CorruptionError where the files cannot be read this way."""
+    def __init__(self, tables: Tables, family: str, lower: bytes, upper: bytes, first: int) -> None:
+        """Read about `first` bytes of each run to begin with.
+
+        Raises UnreadableError or CorruptionError where the files cannot be read this way.
+        """
         runs = tables.runs(family, lower, upper)
         limit = min(_MAX_CHUNK, _ALL_CHUNKS // max(1, len(runs)))
-        self._cursors = [Cursor(tables, run, lower, upper, limit) for run in runs]
+        self._cursors = [Cursor(tables, run, lower, upper, first, limit) for run in runs]
         self._last: bytes | None = None
 
     @property

@@ -21,7 +21,7 @@ from rocksdict import (
 )
 
 from bkctl.errors import CorruptionError
-from bkctl.store import merge
+from bkctl.store import column_scan, merge
 from bkctl.store.database import Database
 
 Pairs = list[tuple[bytes, bytes]]
@@ -113,7 +113,8 @@ def opened(path: Path, check: Callable[[Database], None]) -> None:
 
 @pytest.fixture(params=[1, 200, 1 << 20])
 def chunk_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(merge, "_FIRST_CHUNK", request.param)
+    monkeypatch.setattr(column_scan, "SCAN_CHUNK", request.param)
+    monkeypatch.setattr(column_scan, "SEEK_CHUNK", request.param)
     monkeypatch.setattr(merge, "_MAX_CHUNK", request.param)
     return int(request.param)
 
