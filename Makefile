@@ -33,7 +33,7 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## measure backup speed here, every codec; BENCH="--rows 1000000" for more
+bench: $(STAMP)  ## measure backup speed here, every codec; BENCH="--runs 5" for more
 	$(BIN)/bkctl bench --codec all $(BENCH)
 
 bench-docs: $(STAMP)  ## make the benchmark page's tables and chart from docs/benchmark.json
