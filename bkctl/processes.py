@@ -7,15 +7,18 @@ import multiprocessing.process
 import signal
 from multiprocessing import resource_tracker
 
+_SHIELDED = (signal.SIGINT, signal.SIGTERM)
+
 
 def start_shielded(process: multiprocessing.process.BaseProcess) -> None:
-    """Start a process with SIGINT blocked, so that it cannot die of it before it is ready.
+    """Start a process with signals blocked, so that it cannot die of SIGINT before it is ready.
 
-    The process calls `ignore_interrupts` first thing.
+    Nor can a signal's error leave a process behind that is half started, and known to nobody. The
+    process calls `ignore_interrupts` first thing.
     """
     # Its own start, which the first process brings about, would unblock the signal again.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)
     try:
         process.start()
     finally:
@@ -37,6 +40,6 @@ def end_all() -> None:
 
 
 def ignore_interrupts() -> None:
-    """In a started process: leave SIGINT to the parent for good."""
+    """In a started process: leave SIGINT to the parent for good, and hear SIGTERM from here on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHIELDED)

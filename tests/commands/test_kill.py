@@ -156,18 +156,32 @@ from bkctl.engine import pool
 start = pool.start_shielded
 def signalled(process):
     start(process)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 pool.start_shielded = signalled
+from bkctl.__main__ import main
+main()
+"""
+_SIGNALLED_IN_START = """
+import os, signal
+from multiprocessing import resource_tracker, util
+resource_tracker.ensure_running()
+spawn = util.spawnv_passfds
+def signalled(*args):
+    pid = spawn(*args)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+util.spawnv_passfds = signalled
 from bkctl.__main__ import main
 main()
 """
 
 
-def test_a_signal_beside_a_worker_s_start_leaves_no_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("script", [_SIGNALLED_WHEN_STARTED, _SIGNALLED_IN_START])
+def test_a_signal_beside_a_worker_s_start_leaves_no_worker(script: str, tmp_path: Path) -> None:
     store = require_shared() / "stores" / "mvcc-short"
     process = subprocess.Popen(
         [
-            *(sys.executable, "-c", _SIGNALLED_WHEN_STARTED, "backup", "--jobs", "1"),
+            *(sys.executable, "-c", script, "backup", "--jobs", "1"),
             *("--db", str(store), "--region-map", f"{store}.regions.json"),
             *("--storage", str(tmp_path), "--name", "b", "--end-ts", str(END_TS)),
         ],
@@ -177,7 +191,7 @@ def test_a_signal_beside_a_worker_s_start_leaves_no_worker(tmp_path: Path) -> No
     )
     try:
         _, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (130, "bkctl: interrupted\n")
+        assert (process.returncode, err) == (143, "bkctl: interrupted\n")
         assert not members(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):

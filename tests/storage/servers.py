@@ -31,9 +31,13 @@ from tests.storage.gcs_sessions import Answer, GcsSessions
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody has; not of those that the system gives to clients, or tests beside us."""
+    for _ in range(100):
+        port = random.SystemRandom().randrange(15000, 32000)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 @contextmanager
