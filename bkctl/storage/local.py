@@ -276,10 +276,13 @@ class LocalStorage(Storage):
         with self._reporting("its temporary files cannot be removed", backup_name):
             try:
                 with self._folder(parts) as fd:
-                    for leaf in filter(is_temporary, os.listdir(fd)):
-                        if not parts and not _is_old(fd, leaf):
+                    for leaf in os.listdir(fd):
+                        if not is_temporary(leaf):
+                            if parts and _is_directory(fd, leaf):
+                                self.discard_staging("/".join((*parts, leaf)))
+                        elif not parts and not _is_old(fd, leaf):
                             continue
-                        if leaf == STAGING_FOLDER:
+                        elif leaf == STAGING_FOLDER:
                             remove_tree(fd, leaf)
                         else:
                             os.unlink(leaf, dir_fd=fd)
@@ -356,6 +359,10 @@ def _is_listed(parts: tuple[str, ...]) -> bool:
 def _is_old(folder: int, leaf: str) -> bool:
     # Others may be at work in the root, but none of them for that long on one small file.
     return os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mtime < time.time() - _DAY
+
+
+def _is_directory(folder: int, leaf: str) -> bool:
+    return stat.S_ISDIR(os.stat(leaf, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
 def _unless_gone(error: OSError) -> None:

@@ -158,12 +158,19 @@ def test_temporary_files_are_never_listed_and_can_be_discarded(storage: LocalSto
     (staging / "sub" / "link").symlink_to(folder)
     (staging / "folder-link").symlink_to(folder)
     (folder / ".bkctl-tmp-1").write_bytes(b"")
+    (folder / "checkpoint").mkdir()
+    (folder / "checkpoint" / ".bkctl-tmp-2").write_bytes(b"")
+    elsewhere = root_of(storage) / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".bkctl-tmp-3").write_bytes(b"")
+    (folder / "link").symlink_to(elsewhere)
     assert names(storage) == ["backup/x"]
-    assert storage.list_folders("backup") == ()
+    assert storage.list_folders("backup") == ("checkpoint",)
     storage.discard_staging("backup")
     storage.discard_staging("backup")
     storage.discard_staging("other")
-    assert [path.name for path in folder.iterdir()] == ["x"]
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "x"]
+    assert [path.name for path in elsewhere.iterdir()] == [".bkctl-tmp-3"]
 
 
 def test_listing_is_sorted_by_whole_names_and_recursive(storage: LocalStorage) -> None:
