@@ -156,21 +156,18 @@ def backup(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Take a backup and say what came of it."""
-    from bkctl.engine.workers import backup_workers
-
     count = jobs or options.default_jobs()
     watchers = Watchers("backup", metrics_file, on_success, on_failure, raw)
     unbegun = partial(_unbegun_report, name, raw, start_ts, end_ts, time.time())
     with (
         watched(watchers, unbegun) as watch,
         options.naming_region_map(choice := options.required("--region-map", region_map)),
-        # Before what else there is to load, as they take their time to start.
-        backup_workers(count) as pool,
     ):
         from bkctl.engine.request import BackupRequest
         from bkctl.engine.wait import Patience
+        from bkctl.engine.workers import backup_workers
         from bkctl.sst.writer import Compression as SstCompression
-        from bkctl.storage.url import parse_storage
+        from bkctl.storage.url import load_backend, parse_storage
 
         waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
@@ -205,7 +202,9 @@ def backup(
             read_all=read_all,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
-        _run(request, pool, progress, watch, as_json=json)
+        load_backend(request.storage)
+        with backup_workers(count) as pool:
+            _run(request, pool, progress, watch, as_json=json)
 
 
 def _seconds(option: str, text: str | None) -> int | None:

@@ -13,19 +13,18 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing
-import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from ctypes import c_bool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, Protocol
 
+from bkctl import processes
 from bkctl.errors import WorkerDiedError
-from bkctl.processes import ignore_interrupts, start_shielded
 
 MAX_IDLE_WORKERS = 10
 _STARTS_BEFORE_GIVING_UP = 3
@@ -72,18 +71,12 @@ _READY, _EVENT, _DONE = "ready", "event", "done"
 
 
 class _Worker:
-    def __init__(
-        self, number: int, context: Any, target: Target, cancel_flag: Any, preload: str
-    ) -> None:
+    def __init__(self, number: int, target: Target, cancel_flag: Any, preload: str) -> None:
         self.number = number
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_worker_main,
-            args=(theirs, target, cancel_flag, preload),
-            name=f"bkctl-worker-{number}",
-            daemon=True,
+        self.connection, theirs = multiprocessing.Pipe()
+        self.process = processes.start_shielded(
+            _worker_main, (theirs, target, cancel_flag, preload), f"bkctl-worker-{number}"
         )
-        start_shielded(self.process)
         theirs.close()
         self.ready = False
         self.retiring = False
@@ -111,10 +104,10 @@ class WorkerPool:
     ) -> None:
         """An empty pool; `adjust_with` gives it workers.
 
-        `preload` is a module that workers import while they wait for their first job.
+        `preload` is a module that workers need: loaded here once where they can be forked, else
+        by each while it waits for its first job.
         """
-        self._context = multiprocessing.get_context("spawn")
-        self._cancel_flag = self._context.RawValue(c_bool, False)
+        self._cancel_flag: Any = RawValue(c_bool, False)
         self._target = target
         self._preload = preload
         self._clock = clock
@@ -234,9 +227,9 @@ class WorkerPool:
     def _start(self) -> None:
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        self._workers.append(
-            _Worker(number, self._context, self._target, self._cancel_flag, self._preload)
-        )
+        if self._preload and processes.can_fork():
+            importlib.import_module(self._preload)
+        self._workers.append(_Worker(number, self._target, self._cancel_flag, self._preload))
 
     def _dispatch(self) -> None:
         for worker in self._workers:
@@ -292,8 +285,7 @@ def _ending(worker: _Worker) -> str:
 
 
 def _worker_main(connection: Connection, target: Target, cancel_flag: Any, preload: str) -> None:
-    ignore_interrupts()
-    _end_with_parent()
+    processes.begin()
 
     def emit(event: Any) -> None:
         connection.send((_EVENT, event))
@@ -308,16 +300,3 @@ def _worker_main(connection: Connection, target: Target, cancel_flag: Any, prelo
         while (message := connection.recv()) is not None:
             target(message[0], emit, cancelled)
             connection.send((_DONE, None))
-
-
-def _end_with_parent() -> None:
-    """A worker must not outlive its parent, however that ends."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

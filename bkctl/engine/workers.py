@@ -1,7 +1,4 @@
-"""A backup's worker processes, started ahead of their work so that their start costs no time.
-
-Imports little, so that they can be on their way while the command itself is still being loaded.
-"""
+"""A backup's worker processes, started ahead of their work, before there are threads."""
 
 from __future__ import annotations
 

@@ -159,6 +159,15 @@ def open_storage(spec: StorageSpec, metrics: Metrics | None = None) -> Storage:
     return MetricsStorage(storage, metrics)
 
 
+def load_backend(spec: StorageSpec) -> None:
+    """Load what `open_storage` needs for `spec`, so that processes forked later find it loaded.
+
+    Says nothing where that fails: `open_storage` does.
+    """
+    if spec.scheme in _BACKENDS:
+        _is_available(spec.scheme)
+
+
 def writer_bucket(spec: StorageSpec) -> TokenBucket | None:
     """Give what the maker of files must take from as they grow, or None.
 

@@ -25,8 +25,8 @@ from rocksdict import (
     ReadOptions,
 )
 
+from bkctl import processes
 from bkctl.errors import BkctlError, CorruptionError, SourceError, StorageError
-from bkctl.processes import ignore_interrupts, start_shielded
 from bkctl.store.column_scan import ColumnScan
 from bkctl.store.tables import Tables, UnreadableError
 
@@ -222,12 +222,10 @@ def flush_logs(db_dir: Path, source: Path, *, point_in_time: bool) -> None:
     newest log (a killed store) is no damage; any other damage is a CorruptionError, unless
     `point_in_time` asks for what TiKV would do: take what lies before it.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_flush_process, args=(db_dir, source, point_in_time, sender), daemon=True
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = processes.start_shielded(
+        _flush_process, (db_dir, source, point_in_time, sender), "bkctl-flush"
     )
-    start_shielded(process)
     sender.close()
     try:
         error: BkctlError | None = receiver.recv()
@@ -245,7 +243,7 @@ def flush_logs(db_dir: Path, source: Path, *, point_in_time: bool) -> None:
 
 
 def _flush_process(db_dir: Path, source: Path, point_in_time: bool, sender: Connection) -> None:
-    ignore_interrupts()
+    processes.begin()
     try:
         _flush(db_dir, source, point_in_time)
         sender.send(None)
