@@ -8,6 +8,7 @@ indexing operation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+_FEW = 1 << 16
 
 
 def gather(data: U8, offsets: I64, size: int) -> U8:
@@ -30,6 +33,16 @@ def gather(data: U8, offsets: I64, size: int) -> U8:
         raise IndexError(f"{size} bytes asked of a buffer of {len(data)}")
     every = np.ndarray((len(data) - size + 1,), f"V{size}", data, 0, (1,))
     return np.asarray(every[offsets].view(np.uint8)).reshape(len(offsets), size)
+
+
+def distinct(numbers: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.integer[Any]], I64]:
+    """The different numbers, none below zero, in order, and how often each is there."""
+    if int(numbers.max(initial=0)) < _FEW:
+        # Faster than `unique` by far, but takes memory for each number that there could be.
+        counts = np.bincount(numbers)
+        found = counts.nonzero()[0]
+        return found, counts[found]
+    return np.unique(numbers, return_counts=True)
 
 
 class ByteStrings:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bkctl.codec.crc64 import Crc64Xor, xor_rows
 from bkctl.codec.memcomparable import decode
-from bkctl.codec.strings import I64, U8, ByteStrings, gather
+from bkctl.codec.strings import I64, U8, ByteStrings, distinct, gather
 from bkctl.errors import CorruptionError
 
 _GROUP = 9
@@ -99,7 +99,7 @@ class Accounting:
             return
         # Values of about one length are aligned with zeros before them.
         sizes = np.frexp(values.lengths.astype(np.float64))[1]
-        for size in np.unique(sizes).tolist():
+        for size in distinct(sizes)[0].tolist():
             some = values.take(sizes == size)
             if 1 << size > _LONG:
                 for i in range(len(some)):
@@ -114,8 +114,8 @@ class Accounting:
         if len(lengths) and lengths[0] == lengths[-1] and bool((lengths == lengths[0]).all()):
             self._crc.add_lengths({int(lengths[0])} if len(lengths) & 1 else set())
             return
-        distinct, counts = np.unique(lengths, return_counts=True)
-        self._crc.add_lengths(set(distinct[counts & 1 == 1].tolist()))
+        different, counts = distinct(lengths)
+        self._crc.add_lengths(set(different[counts & 1 == 1].tolist()))
 
 
 def _by_length(strings: ByteStrings) -> list[tuple[U8, I64 | None]]:
@@ -123,7 +123,7 @@ def _by_length(strings: ByteStrings) -> list[tuple[U8, I64 | None]]:
     if strings.width is not None:
         return [(strings.rows(), None)]
     found: list[tuple[U8, I64 | None]] = []
-    for length in np.unique(strings.lengths).tolist():
+    for length in distinct(strings.lengths)[0].tolist():
         index = np.flatnonzero(strings.lengths == length)
         found.append((strings.take(index).rows(), index))
     return found

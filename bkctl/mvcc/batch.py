@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bkctl.codec.strings import I64, U8, U64, ByteStrings, Mask, gather
+from bkctl.codec.strings import I64, U8, U64, ByteStrings, Mask, distinct, gather
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.keys import MAX_TS, TS_SIZE
 from bkctl.mvcc.write import WRITE_TYPES, parse_write
@@ -151,7 +151,7 @@ class Records:
             cut = np.zeros(len(active), np.bool_)
             # Of a field nobody knows, and what follows it, nothing is read.
             behind = stop.copy()
-            for flag in np.unique(flags).tolist():
+            for flag in distinct(flags)[0].tolist():
                 same = np.flatnonzero(flags == flag)
                 read = self._read_field(flag, rows[active[same]], at[same], stop[same])
                 if read is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bkctl.codec.strings import I64, U8, ByteStrings
+from bkctl.codec.strings import I64, U8, ByteStrings, distinct
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import TRAILER_SIZE
 
@@ -155,7 +155,7 @@ def _put(data: U8, at: I64, strings: ByteStrings) -> None:
         if strings.width:
             _every(data, strings.width)[at] = _every(strings.data, strings.width)[strings.starts]
         return
-    lengths = np.unique(strings.lengths)
+    lengths = distinct(strings.lengths)[0]
     if len(lengths) * 8 > len(strings):
         _put_singly(data, at, strings)
         return
