@@ -8,7 +8,7 @@ with a clean status.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import Connection
 from operator import itemgetter
@@ -76,13 +76,7 @@ class Database:
 
     def require(self, *families: str) -> None:
         """Raise SourceError, by name, for a column family that the store does not have."""
-        missing = [name for name in families if name not in self.families]
-        if missing:
-            raise SourceError(
-                f"{self._source}: no column family {', '.join(missing)}; it has "
-                f"{', '.join(sorted(self.families))}"
-                + (" (a raw store is backed up with --raw)" if "write" in missing else "")
-            )
+        require_families(self._source, self.families, families)
 
     def get(self, family: str, key: bytes) -> bytes | None:
         """The value of one key, or None."""
@@ -215,6 +209,16 @@ class Scan:
             raise self._database.error(e) from None
 
 
+def require_families(source: Path, found: Sequence[str], families: Sequence[str]) -> None:
+    """Raise SourceError, by name, for a column family that is not among those `found`."""
+    missing = [name for name in families if name not in found]
+    if missing:
+        raise SourceError(
+            f"{source}: no column family {', '.join(missing)}; it has {', '.join(sorted(found))}"
+            + (" (a raw store is backed up with --raw)" if "write" in missing else "")
+        )
+
+
 def flush_logs(db_dir: Path, source: Path, *, point_in_time: bool) -> None:
     """Replay a view's logs into SST files of the view's own, in a process that ends with it.
 
@@ -291,8 +295,10 @@ def _options(levels: int | None = None) -> Options:
     options.set_block_based_table_factory(table)
     # Bounded, so that memory does not grow with the number of files.
     options.set_max_open_files(_OPEN_FILES)
+    # Few are opened to begin with; each family would start sixteen threads for them.
+    options.set_max_file_opening_threads(1)
     options.set_skip_stats_update_on_db_open(True)
     return options
 
 
-__all__ = ["READAHEAD", "Database", "Scan", "flush_logs"]
+__all__ = ["READAHEAD", "Database", "Scan", "flush_logs", "require_families"]

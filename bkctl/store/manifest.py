@@ -24,14 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import google_crc32c
-
 from bkctl.codec.varint import decode_uvarint
 from bkctl.errors import CorruptionError
+from bkctl.sst.checksums import masked_crc32c
 
 BLOCK_SIZE = 32 * 1024
 HEADER_SIZE = 7
-_MASK_DELTA = 0xA282EAD8
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 _SAFE_IGNORE = 1 << 13
 _VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
@@ -73,12 +71,6 @@ class ManifestState:
 
 class TornTailError(CorruptionError):
     """The MANIFEST ends in the middle of a record."""
-
-
-def masked_crc32c(data: bytes) -> int:
-    """CRC-32C of `data`, masked as RocksDB stores it (rotated by 15, plus a constant)."""
-    crc: int = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> ManifestState:

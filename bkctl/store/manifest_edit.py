@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bkctl.codec.varint import encode_uvarint
+from bkctl.sst.checksums import masked_crc32c
 from bkctl.store.manifest import (
     BLOCK_SIZE,
     FIRST,
@@ -18,7 +19,6 @@ from bkctl.store.manifest import (
     MIDDLE,
     LiveFile,
     TornTailError,
-    masked_crc32c,
     read_records,
 )
 

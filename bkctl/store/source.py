@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.store.database import Database, flush_logs
+from bkctl.store.database import Database, flush_logs, require_families
 from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.layout import locate
 from bkctl.store.manifest import LiveFile
@@ -47,6 +47,7 @@ class Source:
         try:
             if self._view.has_wal:
                 flush_logs(self._view.db_dir, layout.db_dir, point_in_time=options.point_in_time)
+                self._view.flushed()
             with self._database() as database:
                 self.families = database.families
                 self.last_sequence = database.last_sequence
@@ -94,7 +95,7 @@ class Source:
 
     def live_files(self) -> tuple[LiveFile, ...]:
         """The SST files that make up the view, those that its logs were flushed into included."""
-        return self._view.read_state().live_files
+        return self._view.state.live_files
 
     def without(self, files: Iterable[LiveFile]) -> Path:
         """A folder to open with `Database`, in any process, that shows all but these files.
@@ -109,8 +110,7 @@ class Source:
 
     def require(self, *families: str) -> None:
         """Raise SourceError, by name, for a column family that the store does not have."""
-        with self._database() as database:
-            database.require(*families)
+        require_families(self.path, self.families, families)
 
     def region_records(self) -> Iterator[tuple[bytes, bytes]]:
         """The store's own region records, out of its `raft` family; SourceError without one."""

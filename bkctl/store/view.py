@@ -46,8 +46,9 @@ class PinnedView:
     """A context manager around the private folder; `db_dir` is what to open, read-only.
 
     `state` tells the live files; `has_wal` whether logs with records were copied too, which
-    someone has to flush before workers start. `unknown_files` are SST files in the store that
-    its MANIFEST never mentions; `is_live` is whether another process had the store open.
+    someone has to flush before workers start, and then say so by `flushed`. `unknown_files` are
+    SST files in the store that its MANIFEST never mentions; `is_live` is whether another process
+    had the store open.
     """
 
     def __init__(
@@ -114,10 +115,10 @@ class PinnedView:
         """The store's MANIFEST, for messages."""
         return self._manifest
 
-    def read_state(self) -> ManifestState:
-        """What the view itself is made of now, files that its logs were flushed into included."""
+    def flushed(self) -> None:
+        """Read `state` anew: it is to tell of the files, too, that the logs were flushed into."""
         manifest = self.db_dir / _manifest_name(_read(self.db_dir / "CURRENT"), self.source)
-        return read_manifest(_read(manifest), manifest, torn_tail_ok=self._point_in_time)
+        self.state = read_manifest(_read(manifest), manifest, torn_tail_ok=self._point_in_time)
 
     def narrow(self, hidden: Iterable[LiveFile]) -> Path:
         """Make a second folder to open, which shows the view without these files; give its path.
@@ -132,7 +133,7 @@ class PinnedView:
         with _making_files(narrow):
             shutil.rmtree(narrow, ignore_errors=True)
             narrow.mkdir()
-            for file in self.read_state().live_files:
+            for file in self.state.live_files:
                 if file.name not in hidden_names:
                     (narrow / file.name).symlink_to(self.db_dir / file.name)
             (narrow / manifest).write_bytes(content)
@@ -328,8 +329,11 @@ def _is_open(db_dir: Path) -> bool:
 
 def own_folder(folder: Path) -> int:
     """Mark a private folder as in use until the descriptor returned is closed."""
-    descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    # Under its name it is locked from the first: another run may be looking for leftovers now.
+    unlocked = folder / "owner.new"
+    descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    unlocked.rename(folder / "owner")
     return descriptor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from rocksdict import Options, Rdict
 from bkctl.errors import CorruptionError, SourceError, StorageError
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
+from bkctl.store.view import remove_leftovers
 from tests.store.test_manifest import make_store, manifest_of
 
 WRITER = """
@@ -188,6 +190,25 @@ def test_leftovers_of_a_killed_run_are_removed_and_living_views_stay(tmp_path: P
         assert not (work / "bkctl-view-dead").exists()
         assert count(first) == count(second) == 300
     assert list(work.iterdir()) == []
+
+
+def test_a_view_is_no_leftover_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, work = make_store(tmp_path / "store"), tmp_path / "work"
+    work.mkdir()
+    flock = fcntl.flock
+
+    def beside_another_run(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        remove_leftovers(work)
+        flock(descriptor, operation)
+        remove_leftovers(work)
+
+    # The first lock is that of the view's owner: there is nothing else here yet.
+    monkeypatch.setattr(fcntl, "flock", beside_another_run)
+    with Source(SourceOptions(store, work_dir=work)) as source:
+        assert count(source) == 300
 
 
 def test_a_missing_column_family_is_refused_by_name(tmp_path: Path) -> None:
