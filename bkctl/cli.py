@@ -8,6 +8,7 @@ traceback: only a fault of the program does.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -20,19 +21,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from bkctl import __version__, interrupts
-from bkctl.commands import (
-    backup,
-    bench,
-    merge,
-    prune,
-    ranges,
-    regions,
-    restore,
-    show,
-    tso,
-    verify,
-)
-from bkctl.commands import list as list_backups
 from bkctl.commands.config import value_origin
 from bkctl.commands.endings import Terminated, exit_code_of
 from bkctl.errors import BkctlError
@@ -56,8 +44,37 @@ started; 3 some ranges failed; 4 some ranges failed, all on locked keys;
 """
 
 
+COMMANDS = (
+    "backup",
+    "bench",
+    "list",
+    "merge",
+    "prune",
+    "ranges",
+    "regions",
+    "restore",
+    "show",
+    "tso",
+    "verify",
+)
+
+
 class BkctlGroup(TyperGroup):
-    """The program: whatever a command raises becomes one line on stderr and an exit code."""
+    """The program: whatever a command raises becomes one line on stderr and an exit code.
+
+    A command is loaded when it is asked for: all of them take longer than many a run of one.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; None if there is none, all being there to be suggested."""
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _command(name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -161,15 +178,31 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
+def _command(name: str) -> Any:
+    """A command as Typer makes it of the function that its module names like itself."""
+    module = importlib.import_module(f"bkctl.commands.{name}")
+    function = getattr(module, name if name != "list" else "list_")
+    alone = _typer()
+    settings = getattr(module, "CONTEXT", None)
+    alone.command(name, cls=BkctlCommand, help=module.HELP, context_settings=settings)(function)
+    return typer.main.get_command(alone)
+
+
+def _typer(**settings: Any) -> typer.Typer:
+    return typer.Typer(
+        add_completion=False,
+        # Plain help: it starts faster, and brackets and backslashes in it mean themselves.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        **settings,
+    )
+
+
+app = _typer(
     name="bkctl",
     cls=BkctlGroup,
     help=HELP,
     no_args_is_help=True,
-    add_completion=False,
-    # Plain help: it starts faster, and brackets and backslashes in it mean themselves.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 
@@ -190,16 +223,3 @@ def program(
     ] = False,
 ) -> None:
     """What stands before the command; `--config` is read by the command's own."""
-
-
-app.command("backup", cls=BkctlCommand, help=backup.HELP)(backup.backup)
-app.command("bench", cls=BkctlCommand, help=bench.HELP)(bench.bench)
-app.command("list", cls=BkctlCommand, help=list_backups.HELP)(list_backups.list_)
-app.command("merge", cls=BkctlCommand, help=merge.HELP)(merge.merge)
-app.command("prune", cls=BkctlCommand, help=prune.HELP)(prune.prune)
-app.command("ranges", cls=BkctlCommand, help=ranges.HELP)(ranges.ranges)
-app.command("regions", cls=BkctlCommand, help=regions.HELP)(regions.regions)
-app.command("restore", cls=BkctlCommand, help=restore.HELP)(restore.restore)
-app.command("show", cls=BkctlCommand, help=show.HELP)(show.show)
-app.command("tso", cls=BkctlCommand, help=tso.HELP, context_settings=tso.CONTEXT)(tso.tso)
-app.command("verify", cls=BkctlCommand, help=verify.HELP)(verify.verify)

@@ -84,7 +84,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _defaults(ctx: typer.Context, path: Path, document: dict[str, Any]) -> dict[str, Any]:
     """The values of one command's options; the whole file is checked, not only its part."""
     group: Any = ctx.parent.command if ctx.parent else None
-    commands = {name: _options(command) for name, command in getattr(group, "commands", {}).items()}
+    names = group.list_commands(ctx.parent) if group is not None else ()
+    commands = {name: _options(group.get_command(ctx.parent, name)) for name in names}
     here = commands.get(ctx.info_name or "", _options(ctx.command))
     everywhere = {name: known for each in commands.values() for name, known in each.items()}
     for_all: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from bkctl import __version__
-from bkctl.cli import app, error_boundary
+from bkctl.cli import COMMANDS, error_boundary
 from bkctl.errors import (
     BkctlError,
     CancelledError,
@@ -23,7 +23,7 @@ from bkctl.errors import (
 from tests.commands.console import bkctl, process
 
 HEAVY = ("rocksdict", "numpy", "google", "rich", "bkctl.store.database", "bkctl.engine.backup")
-COMMANDS = sorted(command.name or "" for command in app.registered_commands)
+OTHERS = ("bkctl.commands.backup", "bkctl.commands.bench")
 
 
 def raised_by(error: BaseException) -> int:
@@ -49,14 +49,22 @@ def test_help_of_each_command_has_an_example_and_exit_codes(name: str) -> None:
     assert "--config FILE" in outcome.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ranges", "--help"]])
-def test_help_starts_without_heavy_imports(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--help"], HEAVY),
+        (["--version"], HEAVY + OTHERS),
+        (["ranges", "--help"], HEAVY + OTHERS),
+        (["tso", "now"], HEAVY + OTHERS),
+    ],
+)
+def test_a_command_loads_what_it_needs(arguments: list[str], unwanted: tuple[str, ...]) -> None:
     script = (
         "import sys, bkctl.__main__\n"
         f"sys.argv[1:] = {arguments!r}\n"
         "try:\n    bkctl.__main__.main()\n"
         "except SystemExit as e:\n"
-        f"    heavy = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        f"    heavy = [name for name in {unwanted!r} if name in sys.modules]\n"
         "    sys.exit(f'imported {heavy}' if heavy else e.code)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -88,6 +96,10 @@ def test_a_wrong_command_line_is_a_usage_error(arguments: list[str]) -> None:
     assert outcome.code == 2
     assert outcome.stdout == ""
     assert outcome.stderr
+
+
+def test_of_a_mistyped_command_the_one_meant_is_named() -> None:
+    assert "Did you mean 'verify'?" in bkctl("verfy").stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bkctl.cli import app
+from bkctl.cli import COMMANDS, app
 from bkctl.commands.config import load_config
 from bkctl.regions import pd
 from bkctl.ui.metrics import FAMILIES
@@ -24,7 +24,7 @@ from tests.oracles import ROOT
 NIGHTLY = ROOT / "examples" / "nightly"
 SCRIPT = NIGHTLY / "bkctl-nightly.sh"
 NAMES = {f"bkctl_backup_{family.name}" for family in FAMILIES}
-COMMANDS = {command.name for command in app.registered_commands}
+
 TOLD = [NIGHTLY, ROOT / "docs", ROOT / "README.md", ROOT / "examples" / "demo.sh"]
 
 
@@ -92,7 +92,7 @@ def load(command: str, path: Path) -> dict[str, Any]:
 
     group: Any = typer.main.get_command(app)
     parent = group.make_context("bkctl", [command], resilient_parsing=True)
-    context = type(parent)(group.commands[command], info_name=command, parent=parent)
+    context = type(parent)(group.get_command(parent, command), info_name=command, parent=parent)
     load_config(context, path)
     found: dict[str, Any] = context.default_map
     return found
