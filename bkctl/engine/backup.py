@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from bkctl.engine.task import BackupTask
 from bkctl.engine.wait import wait_for_locks
 from bkctl.engine.workers import backup_workers
 from bkctl.errors import StorageError, UsageError
+from bkctl.folders import PrivateFolder
 from bkctl.regions.plan import BackupRange, Plan, make_plan
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import RateLimit
@@ -272,16 +272,19 @@ def _claim_info(source: Source, settings: dict[str, object]) -> bytes:
 
 @contextlib.contextmanager
 def _staging(given: Path | None, work_dir: Path | None) -> Iterator[Path]:
-    """Where files are made: beside their destination, or in a directory of our own."""
+    """Where files are made: beside their destination, or in a folder of our own."""
+    if given is None:
+        with PrivateFolder("bkctl-staging-", work_dir) as folder:
+            yield folder
+        return
     try:
-        path = given or Path(tempfile.mkdtemp(prefix="bkctl-staging-", dir=work_dir))
-        path.mkdir(parents=True, exist_ok=True)
+        given.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise StorageError(f"{e.filename}: cannot be created ({e.strerror})") from None
     try:
-        yield path
+        yield given
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(given, ignore_errors=True)
 
 
 def _task(

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,11 +42,11 @@ from bkctl.engine.resume import (
 from bkctl.engine.run import BackupRun, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE
 from bkctl.errors import StorageError, UsageError
+from bkctl.folders import PrivateFolder
 from bkctl.sst.writer import Compression
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import RateLimit
 from bkctl.storage.url import StorageSpec, open_storage
-from bkctl.store.view import own_folder, remove_leftovers
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -213,23 +212,12 @@ def _folders(request: MergeRequest, storage: Storage, name: str) -> Iterator[tup
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         return
-    base = Path(request.work_dir or tempfile.gettempdir())
-    try:
-        remove_leftovers(base, _FOLDER)
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=base))
-        owner = own_folder(folder)
-    except OSError as e:
-        raise StorageError(
-            f"{e.filename or base}: no room for temporary files ({e.strerror}); "
-            "set TMPDIR or --work-dir to a directory with space"
-        ) from None
-    try:
-        yield staging or folder, folder
-    finally:
-        for path in (staging, folder):
-            if path is not None:
-                shutil.rmtree(path, ignore_errors=True)
-        os.close(owner)
+    with PrivateFolder(_FOLDER, request.work_dir) as folder:
+        try:
+            yield staging or folder, folder
+        finally:
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
 
 
 def _task(

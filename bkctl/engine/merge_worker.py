@@ -20,7 +20,8 @@ from bkctl.engine.merge_plan import LayeredFile, MergeRange
 from bkctl.engine.restore_files import FileFetcher, ReadyFile
 from bkctl.engine.task import BackupTask, RangeFailed, RangeJob
 from bkctl.engine.worker import Emit, close_opened, run_job
-from bkctl.errors import BkctlError, CancelledError, CorruptionError, StorageError
+from bkctl.errors import BkctlError, CancelledError, CorruptionError
+from bkctl.folders import making_files
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
 from bkctl.storage.base import Storage
@@ -108,13 +109,8 @@ def _portion_store(
     task: MergeTask, files: list[LayeredFile], cancelled: Callable[[], bool]
 ) -> Iterator[LayeredStore]:
     """Make the store of these files; it is gone at the end of the block."""
-    try:
+    with making_files(task.db_dir):
         folder = Path(tempfile.mkdtemp(prefix="portion-", dir=task.db_dir))
-    except OSError as e:
-        raise StorageError(
-            f"{task.db_dir}: no room for temporary files ({e.strerror}); "
-            "set TMPDIR or --work-dir to a directory with space"
-        ) from None
     try:
         ready = _fetch(task, files, folder, cancelled)
         layers = [

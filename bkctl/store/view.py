@@ -2,8 +2,7 @@
 
 Nothing is created, changed, locked or renamed in the store. The view is a private folder:
 
-    bkctl-view-…/
-      owner             locked (flock) for as long as the view lives; a free lock marks a leftover
+    bkctl-view-…/       private, and gone with the view (`bkctl.folders`)
       db/               what RocksDB opens
         000014.sst      link to an open file of this process (/proc/PID/fd/N), or a hard link
         MANIFEST-000005 copies: the MANIFEST as it was at one moment, CURRENT, the logs
@@ -26,12 +25,12 @@ import re
 import resource
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.errors import CorruptionError, SourceError, StorageError
+from bkctl.errors import CorruptionError, SourceError
+from bkctl.folders import PrivateFolder, making_files
 from bkctl.store.layout import StoreLayout
 from bkctl.store.manifest import LiveFile, ManifestState, TornTailError, read_manifest
 from bkctl.store.manifest_edit import without_files
@@ -65,19 +64,11 @@ class PinnedView:
         self._descriptors: dict[str, int] = {}
         self.unknown_files: tuple[Path, ...] = ()
         self.is_live = _is_open(layout.db_dir)
-        base = Path(work_dir or tempfile.gettempdir())
+        self._folder = PrivateFolder(_PREFIX, work_dir)
+        self.db_dir = self._folder.path / "db"
         try:
-            remove_leftovers(base)
-            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-            self._owner = own_folder(self.folder)
-            self.db_dir = self.folder / "db"
-            self.db_dir.mkdir()
-        except OSError as e:
-            raise StorageError(
-                f"{e.filename or base}: no room for temporary files ({e.strerror}); "
-                "set TMPDIR or --work-dir to a directory with space"
-            ) from None
-        try:
+            with making_files(self.db_dir):
+                self.db_dir.mkdir()
             self.state = self._pin()
             self.has_wal = any(self.db_dir.glob("*.log"))
         except BaseException:
@@ -100,10 +91,12 @@ class PinnedView:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._owner >= 0:
-            os.close(self._owner)
-            self._owner = -1
+        self._folder.close()
+
+    @property
+    def folder(self) -> Path:
+        """The private folder, to which others may add."""
+        return self._folder.path
 
     @property
     def source(self) -> Path:
@@ -130,7 +123,7 @@ class PinnedView:
         content = without_files(_read(self.db_dir / manifest), self.db_dir / manifest, hidden)
         hidden_names = {file.name for file in hidden}
         narrow = self.folder / "narrow"
-        with _making_files(narrow):
+        with making_files(narrow):
             shutil.rmtree(narrow, ignore_errors=True)
             narrow.mkdir()
             for file in self.state.live_files:
@@ -245,7 +238,7 @@ class PinnedView:
         self, state: ManifestState, manifest: str, content: bytes, logs: list[tuple[str, int, int]]
     ) -> None:
         """Write the private folder: links for SST files, copies for what is small and mutable."""
-        with _making_files(self.db_dir):
+        with making_files(self.db_dir):
             shutil.rmtree(self.db_dir)
             self.db_dir.mkdir()
             # Only live files: RocksDB may give other numbers to new files of the view's own.
@@ -271,17 +264,6 @@ class PinnedView:
                     "on the store's file system"
                 ) from None
             raise
-
-
-@contextlib.contextmanager
-def _making_files(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise StorageError(
-            f"{e.filename or folder}: temporary files could not be written "
-            f"({e.strerror}); set TMPDIR or --work-dir to a directory with space"
-        ) from None
 
 
 def _read(path: Path) -> bytes:
@@ -325,28 +307,6 @@ def _is_open(db_dir: Path) -> bool:
     except OSError:
         return False
     return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
-
-
-def own_folder(folder: Path) -> int:
-    """Mark a private folder as in use until the descriptor returned is closed."""
-    # Under its name it is locked from the first: another run may be looking for leftovers now.
-    unlocked = folder / "owner.new"
-    descriptor = os.open(unlocked, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    unlocked.rename(folder / "owner")
-    return descriptor
-
-
-def remove_leftovers(base: Path, prefix: str = _PREFIX) -> None:
-    """Remove owned folders in `base` whose process was killed; those of living ones stay."""
-    for folder in base.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder / "owner", os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(descriptor)
 
 
 def _allow_descriptors(count: int, source: Path) -> None:

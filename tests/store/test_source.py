@@ -15,9 +15,9 @@ import pytest
 from rocksdict import Options, Rdict
 
 from bkctl.errors import CorruptionError, SourceError, StorageError
+from bkctl.folders import remove_leftovers
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
-from bkctl.store.view import remove_leftovers
 from tests.store.test_manifest import make_store, manifest_of
 
 WRITER = """
@@ -201,9 +201,9 @@ def test_a_view_is_no_leftover_while_it_is_made(
 
     def beside_another_run(descriptor: int, operation: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
-        remove_leftovers(work)
+        remove_leftovers(work, "bkctl-view-")
         flock(descriptor, operation)
-        remove_leftovers(work)
+        remove_leftovers(work, "bkctl-view-")
 
     # The first lock is that of the view's owner: there is nothing else here yet.
     monkeypatch.setattr(fcntl, "flock", beside_another_run)
