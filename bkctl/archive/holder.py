@@ -59,6 +59,13 @@ class Holder:
         """The lock's content."""
         return json.dumps(asdict(self)).encode()
 
+    def identity(self) -> dict[str, object]:
+        """Which process it is, for a record that has no heartbeat; `parse_holder` reads it."""
+        fields = asdict(self)
+        for name in ("token", "heartbeat", "heartbeat_at"):
+            del fields[name]
+        return fields
+
     def describe(self) -> str:
         """Who it is, for a message: `bkctl backup on host H, pid P, since T, …`."""
         parts = (

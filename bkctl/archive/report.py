@@ -39,10 +39,10 @@ _SHA256_BYTES = 32
 class RangeCounts:
     """How many ranges were planned, are saved, failed, and how many regions were left out."""
 
-    total: int
-    done: int
-    failed: int
-    skipped: int
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ class Report:
     mode: str
     start_ts: int
     end_ts: int
-    store_id: int
-    cluster_id: int
-    ranges: RangeCounts
-    files: int
-    total_kvs: int
-    total_bytes: int
-    crc64xor: int
-    size: int
-    seconds: float
+    store_id: int = 0
+    cluster_id: int = 0
+    ranges: RangeCounts = RangeCounts()
+    files: int = 0
+    total_kvs: int = 0
+    total_bytes: int = 0
+    crc64xor: int = 0
+    size: int = 0
+    seconds: float = 0.0
     errors: tuple[RangeError, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     gaps: tuple[KeyRange, ...] = ()

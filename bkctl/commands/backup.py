@@ -230,7 +230,7 @@ def _unbegun_report(
     error: BkctlError,
 ) -> Report:
     """The report of a run whose options were no good."""
-    from bkctl.archive.report import RangeCounts, RangeError, Report
+    from bkctl.archive.report import RangeError, Report
 
     return Report(
         name=name or "",
@@ -238,14 +238,6 @@ def _unbegun_report(
         mode="raw" if is_raw else "txn",
         start_ts=start_ts or 0,
         end_ts=end_ts or 0,
-        store_id=0,
-        cluster_id=0,
-        ranges=RangeCounts(0, 0, 0, 0),
-        files=0,
-        total_kvs=0,
-        total_bytes=0,
-        crc64xor=0,
-        size=0,
         seconds=round(time.time() - begun, 3),
         errors=(RangeError(0, b"", b"", error.kind, str(error)),),
         started_at=begun,

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
 from bkctl.archive.names import default_backup_name
@@ -31,6 +27,7 @@ from bkctl.engine.request import BackupRequest
 from bkctl.engine.resume import (
     check_same_settings,
     cipher_settings,
+    claim_info,
     keep_finished,
 )
 from bkctl.engine.run import BackupRun, FairShares, RangeFailure, RunResult
@@ -234,7 +231,7 @@ def _begin(
     """Claim the backup's name, or take up an unfinished backup; the ranges that are finished."""
     settings = _settings(request, source, store_id)
     if not request.resume:
-        backup_dir.claim(_claim_info(source, settings))
+        backup_dir.claim(claim_info("backup", settings, store=str(source.path)))
         return []
     check_same_settings(backup_dir, settings)
     return keep_finished(storage, backup_dir, plan.ranges, request.is_raw)
@@ -256,18 +253,6 @@ def _settings(request: BackupRequest, source: Source, store_id: int) -> dict[str
         "sst_max_size": request.sst_max_size,
         **cipher_settings(request.cipher),
     }
-
-
-def _claim_info(source: Source, settings: dict[str, object]) -> bytes:
-    info = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "bkctl": __version__,
-        "store": str(source.path),
-        "settings": settings,
-    }
-    return json.dumps(info).encode()
 
 
 @contextlib.contextmanager

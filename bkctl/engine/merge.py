@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,20 +20,22 @@ from typing import TYPE_CHECKING
 from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
+from bkctl.archive.holder import Life, parse_holder
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import check_backup_name, default_backup_name
-from bkctl.archive.report import RangeCounts, RangeError, Report
+from bkctl.archive.report import RangeCounts, Report
 from bkctl.archive.repository_lock import repository_lock
-from bkctl.archive.summary import parse_claim
 from bkctl.engine.events import Listener
 from bkctl.engine.merge_chain import MergeChain, read_chain
 from bkctl.engine.merge_plan import PORTION_RANGES, Portions, portion_size
 from bkctl.engine.merge_worker import MergeTask, run_merge_job
+from bkctl.engine.outcome import status_of, with_figures
 from bkctl.engine.parts import finished_span, left_of
 from bkctl.engine.pool import WorkerPool
 from bkctl.engine.resume import (
     check_same_settings,
     cipher_settings,
+    claim_info,
     keep_finished,
 )
 from bkctl.engine.run import BackupRun, RunResult
@@ -143,7 +142,7 @@ def _begin(
     """Claim the name, or take up what a merge left unfinished; the ranges that are finished."""
     settings = _settings(request, chain)
     if not request.resume and not _is_abandoned(backup_dir, settings):
-        backup_dir.claim(_claim_info(settings))
+        backup_dir.claim(claim_info("merge", settings))
         return []
     check_same_settings(backup_dir, settings)
     return keep_finished(storage, backup_dir, chain.ranges, is_raw=False)
@@ -151,18 +150,12 @@ def _begin(
 
 def _is_abandoned(backup_dir: BackupDir, settings: dict[str, object]) -> bool:
     """Whether a run of this machine left this very merge unfinished and is surely dead."""
-    data = backup_dir.read_claim()
-    claim = parse_claim(data)
-    if data is None or claim is None or not claim.pid or claim.host != socket.gethostname():
+    claim = backup_dir.read_claim()
+    if claim is None or parse_holder(claim).life() is not Life.GONE:
         return False
-    try:
-        os.kill(claim.pid, 0)
-    except ProcessLookupError:
-        with contextlib.suppress(UsageError):
-            check_same_settings(backup_dir, settings)
-            return True
-    except OSError:
-        pass
+    with contextlib.suppress(UsageError):
+        check_same_settings(backup_dir, settings)
+        return True
     return False
 
 
@@ -186,17 +179,6 @@ def _settings(request: MergeRequest, chain: MergeChain) -> dict[str, object]:
         settings["start_key"] = facts.window.start_key.hex().upper()
         settings["end_key"] = facts.window.end_key.hex().upper()
     return settings
-
-
-def _claim_info(settings: dict[str, object]) -> bytes:
-    info = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "bkctl": __version__,
-        "settings": settings,
-    }
-    return json.dumps(info).encode()
 
 
 @contextlib.contextmanager
@@ -288,18 +270,10 @@ def _report(
     finished: list[FinishedRange],
     begun: float,
 ) -> Report:
-    crc = 0
-    for file in result.files:
-        crc ^= file.crc64xor
-    status = "ok"
-    if result.cancelled:
-        status = "cancelled"
-    elif result.failures:
-        status = "partial" if result.done else "failed"
     facts = chain.last.facts
-    return Report(
+    report = Report(
         name=name,
-        status=status,
+        status=status_of(result),
         mode="txn",
         start_ts=0,
         end_ts=facts.end_ts or 0,
@@ -307,22 +281,6 @@ def _report(
         cluster_id=facts.cluster_id or 0,
         ranges=RangeCounts(
             len(chain.ranges), result.done, len(result.failures), len(chain.skipped)
-        ),
-        files=len(result.files),
-        total_kvs=sum(file.total_kvs for file in result.files),
-        total_bytes=sum(file.total_bytes for file in result.files),
-        crc64xor=crc,
-        size=sum(file.size for file in result.files),
-        seconds=round(time.time() - begun, 3),
-        errors=tuple(
-            RangeError(
-                failure.backup_range.region.id,
-                failure.backup_range.raw_start_key,
-                failure.backup_range.raw_end_key,
-                failure.kind,
-                failure.message,
-            )
-            for failure in result.failures
         ),
         skipped=chain.skipped,
         gaps=chain.gaps,
@@ -332,6 +290,7 @@ def _report(
         resumed=len(finished),
         merged_from=chain.names,
     )
+    return with_figures(report, result)
 
 
 def _meta(chain: MergeChain, result: RunResult) -> BackupMeta:

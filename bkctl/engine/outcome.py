@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
+from operator import xor
 
 from bkctl import __version__
 from bkctl.archive.meta import BackupMeta, RawRange
@@ -30,31 +33,51 @@ def make_report(
 
     Ranges count as the plan has them, though they may have been done in parts.
     """
-    crc = 0
-    for file in result.files:
-        crc ^= file.crc64xor
-    status = "ok"
-    if result.cancelled:
-        status = "cancelled"
-    elif result.failures:
-        status = "partial" if result.done else "failed"
     failed_in = [whole_of(span_of(f.backup_range), plan.ranges) for f in result.failures]
     failed = len({span_of(whole) for whole in failed_in if whole is not None})
-    return Report(
+    report = Report(
         name=name,
-        status=status,
+        status=status_of(result),
         mode="raw" if request.is_raw else "txn",
         start_ts=request.start_ts,
         end_ts=request.end_ts,
         store_id=store_id,
         cluster_id=source.ident.cluster_id,
         ranges=RangeCounts(len(plan.ranges), result.done, failed, len(plan.skipped)),
+        storage=str(request.storage),
+        codec=request.compression.codec,
+        started_at=begun,
+        resumed=resumed,
+        skipped=plan.skipped,
+        gaps=tuple(
+            KeyRange(
+                to_raw_key(gap.start_key, request.is_raw), to_raw_key(gap.end_key, request.is_raw)
+            )
+            for gap in plan.gaps
+        ),
+    )
+    return with_figures(report, result)
+
+
+def status_of(result: RunResult) -> str:
+    """A report's status after a run."""
+    if result.cancelled:
+        return "cancelled"
+    if result.failures:
+        return "partial" if result.done else "failed"
+    return "ok"
+
+
+def with_figures(report: Report, result: RunResult) -> Report:
+    """The report with what a run adds up to: files, errors, locks, the time until now."""
+    return dataclasses.replace(
+        report,
         files=len(result.files),
         total_kvs=sum(file.total_kvs for file in result.files),
         total_bytes=sum(file.total_bytes for file in result.files),
-        crc64xor=crc,
+        crc64xor=functools.reduce(xor, (file.crc64xor for file in result.files), 0),
         size=sum(file.size for file in result.files),
-        seconds=round(time.time() - begun, 3),
+        seconds=round(time.time() - report.started_at, 3),
         errors=tuple(
             RangeError(
                 failure.backup_range.region.id,
@@ -65,18 +88,7 @@ def make_report(
             )
             for failure in result.failures
         ),
-        storage=str(request.storage),
-        codec=request.compression.codec,
-        started_at=begun,
-        resumed=resumed,
         decided_locks=tuple(result.decided_locks),
-        skipped=plan.skipped,
-        gaps=tuple(
-            KeyRange(
-                to_raw_key(gap.start_key, request.is_raw), to_raw_key(gap.end_key, request.is_raw)
-            )
-            for gap in plan.gaps
-        ),
     )
 
 
@@ -89,13 +101,6 @@ def failed_report(request: BackupRequest, error: BkctlError, begun: float) -> Re
         start_ts=request.start_ts,
         end_ts=request.end_ts,
         store_id=request.store_id or 0,
-        cluster_id=0,
-        ranges=RangeCounts(0, 0, 0, 0),
-        files=0,
-        total_kvs=0,
-        total_bytes=0,
-        crc64xor=0,
-        size=0,
         seconds=round(time.time() - begun, 3),
         errors=(RangeError(0, request.start_key, request.end_key, error.kind, str(error)),),
         storage=str(request.storage),

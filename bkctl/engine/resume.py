@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
+from bkctl.archive.holder import this_process
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import LOCK_NAME
 from bkctl.archive.summary import parse_claim
@@ -28,6 +30,12 @@ if TYPE_CHECKING:
 
 _READ_CHUNK = 4 << 20
 _THREADS = 4
+
+
+def claim_info(command: str, settings: Mapping[str, object], **facts: object) -> bytes:
+    """What a run writes down when it claims a name: who it is, `facts` about it, its settings."""
+    claim = this_process(command, time.time()).identity() | facts | {"settings": settings}
+    return json.dumps(claim).encode()
 
 
 def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -> None:
