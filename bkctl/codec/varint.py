@@ -20,7 +20,7 @@ def encode_uvarint(number: int) -> bytes:
     return bytes(out)
 
 
-def decode_uvarint(buf: bytes, pos: int) -> tuple[int, int]:
+def decode_uvarint(buf: bytes | memoryview, pos: int) -> tuple[int, int]:
     """Decode at `pos`: (number, position behind it); CorruptionError if cut or over 64 bits."""
     result = shift = 0
     while True:

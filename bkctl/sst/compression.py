@@ -79,6 +79,8 @@ class Decompressor:
         """
         if codec == NONE:
             return bytes(payload)
+        if codec == LZ4 and self._sized and (plain := self._usual_lz4(payload, limit)) is not None:
+            return plain
         name = _NAMES.get(codec)
         if name is None:
             raise CorruptionError(f"unknown compression type {codec:#04x}")
@@ -98,6 +100,19 @@ class Decompressor:
         if size is not None and len(plain) != size:
             raise CorruptionError(f"the {name} block declares {size} bytes and holds {len(plain)}")
         return plain
+
+    def _usual_lz4(self, payload: bytes | memoryview, limit: int) -> bytes | None:
+        """The plain block of what most blocks are; None where anything is wrong with it."""
+        try:
+            size, start = decode_uvarint(payload, 0)
+            if size > limit:
+                return None
+            plain: bytes = lz4.block.decompress(
+                payload[start:], uncompressed_size=size, dict=self._dictionary
+            )
+        except (lz4.block.LZ4BlockError, CorruptionError, ValueError):
+            return None
+        return plain if len(plain) == size else None
 
     def _declared(
         self, codec: int, payload: bytes | memoryview

@@ -6,6 +6,7 @@ those of one length in one indexing operation. `blocks` shows the format.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,25 @@ def encode_blocks(keys: ByteStrings, values: ByteStrings, block_size: int) -> Bl
     return Blocks(data, bounds.tolist(), firsts + counts - 1)
 
 
+def encode_index(keys: ByteStrings, offsets: I64, sizes: I64) -> bytes:
+    """An index block: the last key of each block, one at least, and where the block lies.
+
+    All entries are restart points, and tell no lengths of their values.
+    """
+    parts = [np.zeros(len(keys), np.int64), keys.lengths, offsets, sizes]
+    header, place = (sum(map(_varint_sizes, pair)) for pair in (parts[:2], parts[2:]))
+    entry_sizes = header + keys.lengths + place
+    ends = np.cumsum(entry_sizes)
+    starts = ends - entry_sizes
+    total = int(ends[-1])
+    data = np.empty(total + _U32_SIZE * (len(keys) + 1), np.uint8)
+    at = _put_varints(data, _put_varints(data, starts, parts[0]), parts[1])
+    _put(data, at, keys)
+    _put_varints(data, _put_varints(data, at + keys.lengths, offsets), sizes)
+    data[total:].view("<u4")[:] = np.append(starts, len(keys))
+    return data.tobytes()
+
+
 def _shared(keys: ByteStrings) -> I64:
     """How many bytes each key has in common with the one before it, at their beginnings."""
     shared = np.zeros(len(keys), np.int64)
@@ -98,10 +118,11 @@ def _shared(keys: ByteStrings) -> I64:
 def _first_rows(ends: I64, block_size: int) -> I64:
     """The first record of each block: as many as fit into the size, and at least one."""
     firsts, row, base = [], 0, 0
-    while row < len(ends):
+    listed = ends.tolist()
+    while row < len(listed):
         firsts.append(row)
-        row = max(int(np.searchsorted(ends, base + block_size, "right")), row + 1)
-        base = int(ends[row - 1])
+        row = max(bisect_right(listed, base + block_size, row), row + 1)
+        base = listed[row - 1]
     return np.array(firsts)
 
 

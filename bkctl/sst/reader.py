@@ -154,14 +154,14 @@ class SstReader:
         plain: list[bytes] = []
         try:
             for handle in handles:
-                content = memoryview(b"")
+                content = None
                 if is_usual and handle.size <= MAX_BLOCK_SIZE:
                     raw = read(handle.offset, handle.size + BLOCK_TRAILER_SIZE, ahead_to)
                     whole = raw[:-4]
                     if masked_crc32c(whole) == int.from_bytes(raw[-4:], "little"):
                         content = memoryview(whole)
-                # Any other kind of checksum, and whatever is wrong.
-                content = content or self._stored(handle, ahead_to)
+                if content is None:  # another kind of checksum, or whatever is wrong
+                    content = self._stored(handle, ahead_to)
                 plain.append(decompress(content[-1], content[:-1], MAX_BLOCK_SIZE))
                 plain_bytes -= len(plain[-1])
                 if plain_bytes <= 0:

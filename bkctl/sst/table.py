@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from itertools import pairwise
 
 import lz4.block
+import numpy as np
 import snappy
 import zstandard
 
@@ -20,7 +23,7 @@ from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import TRAILER_SIZE
 from bkctl.sst.checksums import ChecksumType, masked_crc32c
 from bkctl.sst.compression import LZ4, LZ4HC, NONE, SNAPPY, ZSTD
-from bkctl.sst.encode import encode_blocks
+from bkctl.sst.encode import encode_blocks, encode_index
 from bkctl.sst.format import BLOCK_TRAILER_SIZE, BlockHandle, encode_footer, encode_handle
 from bkctl.sst.properties import EXTERNAL_VERSION, GLOBAL_SEQNO
 
@@ -64,7 +67,8 @@ class TableBuilder:
         self._pending_bytes = 0
         self._last_key: bytes | None = None
         self._offset = 0
-        self._index: list[tuple[bytes, bytes]] = []
+        self._last_keys: list[bytes] = []
+        self._sizes: list[int] = []
         self._entries = self._key_bytes = self._value_bytes = 0
 
     def add(self, keys: ByteStrings, values: ByteStrings) -> list[bytes]:
@@ -98,7 +102,7 @@ class TableBuilder:
         """
         self._flush()
         data_size = self._offset
-        index = self._add_block(_meta_block(self._index, has_lengths=False), self._type)
+        index = self._add_block(self._index(), self._type)
         index_size = self._offset - data_size
         properties = self._add_block(_meta_block(self._properties(data_size, index_size, noted)))
         metaindex = self._add_block(
@@ -120,32 +124,42 @@ class TableBuilder:
         blocks = encode_blocks(keys, values, BLOCK_SIZE)
         plain = blocks.data.data
         pieces: list[bytes] = []
-        last_keys = keys.take(blocks.last_rows).tolist()
-        for i, key in enumerate(last_keys):
-            block = plain[blocks.bounds[i] : blocks.bounds[i + 1]]
-            pieces.append(self._stored(block, self._type))
-            handle = BlockHandle(self._offset, len(pieces[-1]) - BLOCK_TRAILER_SIZE)
-            self._offset = handle.end
-            self._index.append((key, encode_handle(handle)))
-        self._written.append(b"".join(pieces))
+        self._last_keys += keys.take(blocks.last_rows).tolist()
+        for start, stop in pairwise(blocks.bounds):
+            content, checksum = self._stored(plain[start:stop], self._type)
+            pieces += (content, checksum)
+            self._sizes.append(len(content) - 1)
+        written = b"".join(pieces)
+        self._offset += len(written)
+        self._written.append(written)
+
+    def _index(self) -> bytes:
+        """The index block of all data blocks, which stand one behind the other."""
+        if not self._sizes:
+            return _meta_block([])
+        sizes = np.array(self._sizes)
+        ends = np.cumsum(sizes + BLOCK_TRAILER_SIZE)
+        return encode_index(
+            ByteStrings.of(self._last_keys), ends - sizes - BLOCK_TRAILER_SIZE, sizes
+        )
 
     def _add_block(self, plain: bytes, compression: int = NONE) -> BlockHandle:
-        stored = self._stored(memoryview(plain), compression)
-        handle = BlockHandle(self._offset, len(stored) - BLOCK_TRAILER_SIZE)
+        content, checksum = self._stored(memoryview(plain), compression)
+        handle = BlockHandle(self._offset, len(content) - 1)
         self._offset = handle.end
-        self._written.append(stored)
+        self._written += (content, checksum)
         return handle
 
-    def _stored(self, plain: memoryview, compression: int) -> bytes:
-        """A block as the file has it: compressed if that saves an eighth, its trailer behind it."""
+    def _stored(self, plain: memoryview, compression: int) -> tuple[bytes, bytes]:
+        """A block as the file has it, and its checksum: compressed if that saves an eighth."""
         content = b""
         if compression != NONE:
             payload = self._compress(plain)
             if len(payload) < len(plain) - len(plain) // 8:
-                size = b"" if compression == SNAPPY else encode_uvarint(len(plain))
-                content = b"".join((size, payload, bytes([compression])))
+                size = b"" if compression == SNAPPY else _encode_size(len(plain))
+                content = b"".join((size, payload, bytes((compression,))))
         content = content or bytes(plain) + bytes([NONE])
-        return content + masked_crc32c(content).to_bytes(4, "little")
+        return content, masked_crc32c(content).to_bytes(4, "little")
 
     def _properties(
         self, data_size: int, index_size: int, noted: Mapping[str, bytes]
@@ -161,7 +175,7 @@ class TableBuilder:
             "index.size": index_size,
             "index.value.is.delta.encoded": 1,
             "merge.operands": 0,
-            "num.data.blocks": len(self._index),
+            "num.data.blocks": len(self._sizes),
             "num.entries": self._entries,
             "num.range-deletions": 0,
             "raw.key.size": self._key_bytes,
@@ -183,14 +197,17 @@ class TableBuilder:
         return sorted((name.encode(), value) for name, value in values.items())
 
 
-def _meta_block(entries: Iterable[tuple[bytes, bytes]], *, has_lengths: bool = True) -> bytes:
-    """A block whose entries are all restart points; an index's values tell their own length."""
+# Blocks have few different sizes.
+_encode_size = lru_cache(4096)(encode_uvarint)
+
+
+def _meta_block(entries: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A block whose entries are all restart points."""
     pieces: list[bytes] = []
     restarts: list[int] = []
     at = 0
     for key, value in entries:
-        length = encode_uvarint(len(value)) if has_lengths else b""
-        entry = b"".join((b"\0", encode_uvarint(len(key)), length, key, value))
+        entry = b"".join((b"\0", encode_uvarint(len(key)), encode_uvarint(len(value)), key, value))
         restarts.append(at)
         pieces.append(entry)
         at += len(entry)

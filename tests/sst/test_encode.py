@@ -7,6 +7,7 @@ import itertools
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ from rocksdict import IngestExternalFileOptions, Options, Rdict
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.sst.blocks import data_entries, entries_end
-from bkctl.sst.encode import encode_blocks
+from bkctl.sst.encode import encode_blocks, encode_index
+from bkctl.sst.format import BLOCK_TRAILER_SIZE, BlockHandle
+from bkctl.sst.index import IndexShape, index_entries
 from bkctl.sst.reader import FileReader, SstReader
 from bkctl.sst.verify import verify_sst
 from bkctl.sst.writer import Compression, SstWriter
@@ -28,6 +31,20 @@ keys = st.one_of(
     st.integers(0, 5).map(bytes),
 )
 values = st.binary(max_size=5) | st.sampled_from([127, 128, 300, 16_383, 16_384, 70_000]).map(bytes)
+
+
+@given(st.sets(keys, min_size=1, max_size=60), st.data())
+def test_an_index_leads_to_the_blocks(last_keys: set[bytes], data: st.DataObject) -> None:
+    size = st.integers(0, 1 << 40)
+    sizes = data.draw(st.lists(size, min_size=len(last_keys), max_size=len(last_keys)))
+    offsets = [sum(sizes[:i]) + i * BLOCK_TRAILER_SIZE for i in range(len(sizes))]
+    strings = ByteStrings.of(sorted(last_keys))
+    block = encode_index(strings, np.array(offsets), np.array(sizes))
+    found = index_entries(block, IndexShape(0, user_keys=True, delta_values=True))
+    assert [(entry.separator, entry.handle) for entry in found] == [
+        (key, BlockHandle(*place))
+        for key, place in zip(sorted(last_keys), zip(offsets, sizes, strict=True), strict=True)
+    ]
 
 
 @given(st.dictionaries(keys, values, min_size=1, max_size=60), st.integers(1, 3000))
