@@ -15,8 +15,8 @@ def main() -> None:
     interrupts.end_at_once()
     # Numpy's algebra is not used; its threads would cost each process a tenth of a second.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Loading makes many objects and next to no garbage, which is looked for less often so.
-    gc.set_threshold(50_000)
+    # Loading makes 80,000 objects and no garbage to look for among them.
+    gc.set_threshold(200_000)
     try:
         from bkctl.cli import app
 

@@ -9,6 +9,7 @@ Ctrl-C, which reaches all processes of a terminal, is the parent's.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,8 @@ def start_shielded(target: Callable[..., None], args: tuple[Any, ...], name: str
     # Anew for each: between two starts, threads may have come.
     if can_fork():
         context: Any = multiprocessing.get_context("fork")
+        # What is loaded is not looked through for garbage in each process again.
+        gc.freeze()
         _life = _life or os.pipe()
     else:
         context = multiprocessing.get_context("spawn")
