@@ -9,6 +9,7 @@ Ctrl-C, which reaches all processes of a terminal, is the parent's.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -21,6 +22,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SHIELDED = (signal.SIGINT, signal.SIGTERM)
+
+# glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (malloc.h), and bytes.
+_KEPT = ((-1, 64 << 20), (-2, 16 << 20), (-3, 16 << 20))
 
 _life: tuple[int, int] | None = None
 """The pipe that forked processes watch: all its writing ends are gone when this process is."""
@@ -69,6 +73,18 @@ def begin() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHIELDED)
     threading.Thread(target=_end_with, args=(_parent(),), name="parent-watch", daemon=True).start()
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed: the next batch will ask for as much again.
+
+    Otherwise it gives large pieces back, and the system clears them anew each time they are asked
+    for. Does nothing where the library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for setting, size in _KEPT:
+            mallopt(setting, size)
 
 
 def end_all() -> None:

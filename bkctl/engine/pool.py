@@ -286,6 +286,7 @@ def _ending(worker: _Worker) -> str:
 
 def _worker_main(connection: Connection, target: Target, cancel_flag: Any, preload: str) -> None:
     processes.begin()
+    processes.keep_memory()
 
     def emit(event: Any) -> None:
         connection.send((_EVENT, event))
