@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
-from bkctl.ui.progress import PLAIN_SECONDS, QuietStream, is_screen
+from bkctl.ui.periodic import PERIOD_SECONDS
+from bkctl.ui.progress import QuietStream, is_screen
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -62,12 +63,12 @@ class PlainWatcher(SilentWatcher):
     def begun(self, store: str, steps: int) -> None:
         """See Watcher."""
         self._store, self._done, self._steps = store, 0, steps
-        self._last = -PLAIN_SECONDS
+        self._last = -PERIOD_SECONDS
 
     def step(self, what: str) -> None:
         """See Watcher."""
         self._done += 1
-        if self._clock() - self._last >= PLAIN_SECONDS:
+        if self._clock() - self._last >= PERIOD_SECONDS:
             self._last = self._clock()
             self._stream.write(f"{self._store}: {what} (step {self._done} of {self._steps})\n")
             self._stream.flush()

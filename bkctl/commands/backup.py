@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.commands import file_options as files
 from bkctl.commands import options
 from bkctl.commands.signals import stop_on_signal
 from bkctl.commands.watch import Watch, Watchers, watched
@@ -41,27 +42,9 @@ kept for --resume; 4 the same, all of them on locked keys; 6 another run holds
 the repository's lock, nothing was started; 130/143 interrupted.
 """
 
-Compression = Annotated[
-    str,
-    options.option("--compression", metavar="CODEC", help="zstd, lz4, snappy or none."),
-]
-CompressionLevel = Annotated[
-    int | None,
-    options.option("--compression-level", metavar="N", help="The codec's level; default: its own."),
-]
-SstMaxSize = Annotated[
-    str,
-    options.option("--sst-max-size", metavar="SIZE", help="Plain bytes after which a file is cut."),
-]
 BatchSize = Annotated[
     int,
     options.option("--batch-size", metavar="N", min=1, help="Ranges a worker takes at a time."),
-]
-RateLimit = Annotated[
-    str | None,
-    options.option(
-        "--rate-limit", metavar="SIZE", help="Bytes a second to storage, like 50MiB; default: all."
-    ),
 ]
 Name = Annotated[
     str | None,
@@ -134,12 +117,12 @@ def backup(
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
     raw: options.Raw = False,
     cf: options.Cf = None,
-    compression: Compression = "zstd",
-    compression_level: CompressionLevel = None,
-    sst_max_size: SstMaxSize = "144MiB",
+    compression: files.Compression = "zstd",
+    compression_level: files.CompressionLevel = None,
+    sst_max_size: files.SstMaxSize = "144MiB",
     jobs: options.Jobs = None,
     batch_size: BatchSize = 8,
-    rate_limit: RateLimit = None,
+    rate_limit: files.RateLimit = None,
     read_all: options.ReadAll = False,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
@@ -284,16 +267,14 @@ def _run(
 
 
 def _print_summary(report: Report) -> None:
-    from bkctl.ui.human import format_count, format_duration, format_size
+    from bkctl.ui.human import format_count
     from bkctl.ui.output import Page
+    from bkctl.ui.summary import print_figures, print_outcome
 
     page = Page.of_stdout()
     counts = report.ranges
-    rate = report.total_bytes / report.seconds if report.seconds else 0.0
     since = f"after {report.start_ts} ({format_ts(report.start_ts)}) " if report.start_ts else ""
-    state = "published" if report.status == "ok" else f"{report.status}, nothing is published"
-    page.line(f"{page.bold(report.name)}: {state}")
-    page.line(f"  where   {report.storage}")
+    print_outcome(page, report)
     page.line(f"  window  {since}up to {report.end_ts} ({format_ts(report.end_ts)})")
     if report.note:
         page.line(f"  chain   {report.note}")
@@ -301,14 +282,7 @@ def _print_summary(report: Report) -> None:
         f"  ranges  {counts.done} of {counts.total} done, {counts.failed} failed, "
         f"{counts.skipped} skipped"
     )
-    page.line(
-        f"  data    {format_count(report.total_kvs, 'key')}, {format_size(report.total_bytes)} in "
-        f"{format_duration(report.seconds)} ({format_size(rate)}/s)"
-    )
-    page.line(
-        f"  files   {format_count(report.files)}, {format_size(report.size)} ({report.codec}), "
-        f"crc64xor {report.crc64xor:016x}"
-    )
+    print_figures(page, report)
     if report.decided_locks:
         count = format_count(len(report.decided_locks), "lock")
         page.line(f"  locks   {count} decided by their transactions, listed in report.json")

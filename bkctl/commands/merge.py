@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.codec.tso import format_ts
-from bkctl.commands import backup as backup_command
+from bkctl.commands import file_options as files
 from bkctl.commands import options
 from bkctl.commands.signals import stop_on_signal
 from bkctl.errors import CancelledError
@@ -62,11 +62,11 @@ def merge(
     name: Name = None,
     resume: Resume = False,
     dry_run: DryRun = False,
-    compression: backup_command.Compression = "zstd",
-    compression_level: backup_command.CompressionLevel = None,
-    sst_max_size: backup_command.SstMaxSize = "144MiB",
+    compression: files.Compression = "zstd",
+    compression_level: files.CompressionLevel = None,
+    sst_max_size: files.SstMaxSize = "144MiB",
     jobs: options.Jobs = None,
-    rate_limit: backup_command.RateLimit = None,
+    rate_limit: files.RateLimit = None,
     work_dir: options.WorkDir = None,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
@@ -105,11 +105,15 @@ def merge(
 
 def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bool) -> MergeResult:
     from bkctl.engine.merge import merge as merge_chain
+    from bkctl.engine.workers import merge_workers
+    from bkctl.storage.url import load_backend
     from bkctl.ui.progress import make_listener
 
+    load_backend(request.storage)
     # Told within the block: a signal that comes when all is published changes nothing any more.
-    with stop_on_signal() as stop:
-        result = merge_chain(request, make_listener(progress.value), stop.is_asked, options.notify)
+    with merge_workers(request.jobs) as pool, stop_on_signal() as stop:
+        listener = make_listener(progress.value)
+        result = merge_chain(request, listener, stop.is_asked, options.notify, pool)
         _tell(result, as_json=as_json)
     if result.report is not None and result.report.status == "cancelled":
         raise CancelledError(stop.signum)
@@ -196,24 +200,14 @@ def _print_plan(page: Page, result: MergeResult) -> None:
 
 
 def _print_report(page: Page, report: Report) -> None:
-    from bkctl.ui.human import format_count, format_duration, format_size
+    from bkctl.ui.summary import print_figures, print_outcome
 
     counts = report.ranges
-    rate = report.total_bytes / report.seconds if report.seconds else 0.0
-    state = "published" if report.status == "ok" else f"{report.status}, nothing is published"
-    page.line(f"{page.bold(report.name)}: {state}")
-    page.line(f"  where   {report.storage}")
+    print_outcome(page, report)
     page.line(f"  from    {' → '.join(report.merged_from)}")
     page.line(f"  as of   {report.end_ts} ({format_ts(report.end_ts)})")
     page.line(f"  ranges  {counts.done} of {counts.total} done, {counts.failed} failed")
-    page.line(
-        f"  data    {format_count(report.total_kvs, 'key')}, {format_size(report.total_bytes)} in "
-        f"{format_duration(report.seconds)} ({format_size(rate)}/s)"
-    )
-    page.line(
-        f"  files   {format_count(report.files)}, {format_size(report.size)} ({report.codec}), "
-        f"crc64xor {report.crc64xor:016x}"
-    )
+    print_figures(page, report)
     # Ranges that were merged together fail together, by the same words.
     _print_lines(page, list(dict.fromkeys(error.message for error in report.errors)))
 

@@ -28,7 +28,7 @@ from bkctl.archive.repository_lock import repository_lock
 from bkctl.engine.events import Listener
 from bkctl.engine.merge_chain import MergeChain, read_chain
 from bkctl.engine.merge_plan import PORTION_RANGES, Portions, portion_size
-from bkctl.engine.merge_worker import MergeTask, run_merge_job
+from bkctl.engine.merge_worker import MergeTask
 from bkctl.engine.outcome import status_of, with_figures
 from bkctl.engine.parts import finished_span, left_of
 from bkctl.engine.pool import WorkerPool
@@ -40,6 +40,7 @@ from bkctl.engine.resume import (
 )
 from bkctl.engine.run import BackupRun, RunResult
 from bkctl.engine.task import DEFAULT_SST_MAX_SIZE
+from bkctl.engine.workers import merge_workers
 from bkctl.errors import StorageError, UsageError
 from bkctl.folders import PrivateFolder
 from bkctl.sst.writer import Compression
@@ -99,8 +100,9 @@ def merge(
     listener: Listener,
     is_cancelled: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
+    pool: WorkerPool | None = None,
 ) -> MergeResult:
-    """Merge the chain, and publish the result if every range succeeded.
+    """Merge the chain with the workers of `pool`, and publish the result if every range succeeded.
 
     Holds the repository's lock meanwhile. A chain of one backup is not merged, nor one whose
     descriptions are damaged. Otherwise the report tells the outcome, as for `take_backup`: damage
@@ -108,6 +110,9 @@ def merge(
     RepositoryLockedError where another run is writing, StorageError where the repository fails.
     `notify` is told what concerns the lock.
     """
+    if pool is None:
+        with merge_workers(request.jobs) as own_pool:
+            return merge(request, listener, is_cancelled, notify, own_pool)
     begun = time.time()
     with (
         open_storage(request.storage) as storage,
@@ -121,7 +126,7 @@ def merge(
         finished = _begin(request, storage, backup_dir, chain)
         with _folders(request, storage, name) as (staging, stores):
             task = _task(request, chain, name, staging, stores)
-            result = _run(request, task, chain, finished, listener, is_cancelled)
+            result = _run(request, task, chain, finished, pool, listener, is_cancelled)
         report = _report(request, name, chain, result, finished, begun)
         if report.status == "ok":
             report = backup_dir.publish(_meta(chain, result), report, lock.check)
@@ -233,6 +238,7 @@ def _run(
     task: MergeTask,
     chain: MergeChain,
     finished: list[FinishedRange],
+    pool: WorkerPool,
     listener: Listener,
     is_cancelled: Callable[[], bool],
 ) -> RunResult:
@@ -242,19 +248,14 @@ def _run(
     total = len(left)
     jobs = max(1, min(request.jobs, total))
     portions = Portions(left, portion_size(chain.size, jobs))
-    pool = WorkerPool(run_merge_job)
+    pool.adjust_with(jobs)
     listener.started(total, None, jobs)
     try:
-        pool.adjust_with(jobs)
         run = BackupRun(
             pool, task, portions, listener, batch_size=PORTION_RANGES, is_cancelled=is_cancelled
         )
         result = run.run()
-    except BaseException:
-        pool.terminate()
-        raise
     finally:
-        pool.close()
         listener.finished()
     for done in finished:
         result.done += 1

@@ -24,8 +24,7 @@ from bkctl.errors import BkctlError, CancelledError, CorruptionError
 from bkctl.folders import making_files
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
-from bkctl.storage.base import Storage
-from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
 from bkctl.store.layers import LayeredStore, LayerFile, build_layers
 
@@ -50,26 +49,10 @@ class MergeTask(BackupTask):
         return self.layered.open()
 
 
-class _Source:
-    """The storage that the chain is read from, opened once."""
-
-    def __init__(self) -> None:
-        self._spec: StorageSpec | None = None
-        self._storage: Storage | None = None
-
-    def get(self, spec: StorageSpec) -> Storage:
-        if self._storage is None or self._spec != spec:
-            if self._storage is not None:
-                self._storage.close()
-            self._storage = open_storage(spec)
-            self._spec = spec
-        return self._storage
+_source = OpenedStorage()
 
 
-_source = _Source()
-
-
-def run_merge_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
+def run_portion(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
     """Merge the ranges of one portion; each ends in one RangeDone or RangeFailed.
 
     A file that is damaged fails all of them, each with the file's name.

@@ -20,8 +20,7 @@ from bkctl.engine.verify_task import (
     VerifyJob,
 )
 from bkctl.errors import BkctlError, CancelledError
-from bkctl.storage.base import Storage
-from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
 
 _REPORT_SECONDS = 0.2
@@ -29,24 +28,14 @@ _REPORT_SECONDS = 0.2
 Emit = Callable[[VerifyEvent], None]
 
 
-class _Opened:
-    """The storage and the store of the job at hand."""
+class _OpenedDatabase:
+    """The store of the job at hand."""
 
     def __init__(self) -> None:
-        self._spec: StorageSpec | None = None
-        self._storage: Storage | None = None
         self._db_dir: Path | None = None
         self._database: Database | None = None
 
-    def storage(self, spec: StorageSpec) -> Storage:
-        if self._storage is None or self._spec != spec:
-            if self._storage is not None:
-                self._storage.close()
-            self._storage = open_storage(spec)
-            self._spec = spec
-        return self._storage
-
-    def database(self, db_dir: Path, source: Path) -> Database:
+    def get(self, db_dir: Path, source: Path) -> Database:
         if self._database is None or self._db_dir != db_dir:
             if self._database is not None:
                 self._database.close()
@@ -55,7 +44,8 @@ class _Opened:
         return self._database
 
 
-_opened = _Opened()
+_storage = OpenedStorage()
+_database = _OpenedDatabase()
 
 
 class _Meter:
@@ -96,7 +86,7 @@ def run_verify_job(job: VerifyJob, emit: Emit, cancelled: Callable[[], bool]) ->
 
 
 def _check(job: CheckJob, meter: _Meter) -> JobResult:
-    backup_dir = open_backup(_opened.storage(job.storage), job.name)
+    backup_dir = open_backup(_storage.get(job.storage), job.name)
     check = PairCheck(
         backup_dir,
         job.files,
@@ -110,8 +100,8 @@ def _check(job: CheckJob, meter: _Meter) -> JobResult:
 
 
 def _compare(job: CompareJob, meter: _Meter) -> JobResult:
-    backup_dir = open_backup(_opened.storage(job.storage), job.name)
-    database = _opened.database(job.db_dir, job.source)
+    backup_dir = open_backup(_storage.get(job.storage), job.name)
+    database = _database.get(job.db_dir, job.source)
     found = compare_segment(
         job.segment, backup_dir, database, job.snapshot, meter.advance, job.cipher
     )

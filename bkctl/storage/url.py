@@ -159,6 +159,23 @@ def open_storage(spec: StorageSpec, metrics: Metrics | None = None) -> Storage:
     return MetricsStorage(storage, metrics)
 
 
+class OpenedStorage:
+    """The storage that was asked for last, kept open for who asks for the same again."""
+
+    def __init__(self) -> None:
+        self._spec: StorageSpec | None = None
+        self._storage: Storage | None = None
+
+    def get(self, spec: StorageSpec) -> Storage:
+        """The storage of `spec`; another one is closed. Raises what `open_storage` raises."""
+        if self._storage is None or self._spec != spec:
+            if self._storage is not None:
+                self._storage.close()
+            self._storage = open_storage(spec)
+            self._spec = spec
+        return self._storage
+
+
 def load_backend(spec: StorageSpec) -> None:
     """Load what `open_storage` needs for `spec`, so that processes forked later find it loaded.
 

@@ -6,43 +6,27 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from bkctl.archive.report import Report
-from bkctl.engine.events import DoneRange, SilentListener
+from bkctl.engine.events import DoneRange
 from bkctl.regions.plan import BackupRange
 from bkctl.ui import log
-from bkctl.ui.progress import PLAIN_SECONDS, failure_line
-from bkctl.ui.tally import Tally
+from bkctl.ui.periodic import PeriodicListener
+from bkctl.ui.progress import failure_line
 
 
-class JsonListener(SilentListener):
+class JsonListener(PeriodicListener):
     """Writes a run's events to the log; `clock` gives seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float], *, says_progress: bool) -> None:
-        self._clock = clock
+        super().__init__(clock)
         self._says_progress = says_progress
-        self._tally = Tally(clock)
-        self._last = clock()
-        self._is_running = False
 
     def started(self, total_ranges: int, approximate_keys: int | None, jobs: int) -> None:
         """See Listener."""
-        self._tally.started(total_ranges, approximate_keys)
-        self._last = self._clock()
-        self._is_running = True
+        super().started(total_ranges, approximate_keys, jobs)
         log.detail("running", f"{total_ranges} ranges", ranges=total_ranges, jobs=jobs)
-
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
-        """See Listener."""
-        self._tally.range_started(worker, backup_range)
-        self._progress_if_due()
-
-    def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
-        """See Listener."""
-        self._tally.advanced(worker, kvs, plain_bytes)
-        self._progress_if_due()
 
     def range_done(self, worker: int, done: DoneRange) -> None:
         """See Listener."""
-        self._tally.range_done(worker, done.kvs, done.plain_bytes)
         fields: dict[str, object] = {
             **_keys(done.backup_range),
             "worker": worker,
@@ -56,35 +40,24 @@ class JsonListener(SilentListener):
                 name: round(took, 6) for name, took in asdict(done.seconds).items()
             }
         log.detail("range_done", f"region {done.backup_range.region.id} done", **fields)
-        self._progress_if_due()
+        super().range_done(worker, done)
 
     def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
         """See Listener."""
-        self._tally.range_failed(worker, backup_range)
-        line = failure_line(backup_range, kind, message)
         log.detail(
             "range_failed",
-            line,
+            failure_line(backup_range, kind, message),
             "warning",
             **_keys(backup_range),
             worker=worker,
             kind=kind,
             reason=message,
         )
+        super().range_failed(worker, backup_range, kind, message)
 
-    def finished(self) -> None:
-        """See Listener."""
-        if self._is_running:
-            self._is_running = False
-            self._progress(finished=True)
-
-    def _progress_if_due(self) -> None:
-        if self._clock() - self._last >= PLAIN_SECONDS:
-            self._last = self._clock()
-            self._progress()
-
-    def _progress(self, *, finished: bool = False) -> None:
-        tally = self._tally
+    def tell(self, *, finished: bool = False) -> None:
+        """See PeriodicListener."""
+        tally = self.tally
         if not self._says_progress:
             return
         left = tally.seconds_left

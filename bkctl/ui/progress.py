@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from bkctl.engine.events import DoneRange, Listener, SilentListener
+from bkctl.engine.events import Listener, SilentListener
 from bkctl.errors import UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.ui import log
 from bkctl.ui.keys import describe_key, shorten_middle
-from bkctl.ui.tally import Tally
+from bkctl.ui.periodic import PeriodicListener
 
-PLAIN_SECONDS = 10.0
 _MAX_SHOWN_KEY = 60
 # What writing to a closed, full or torn-down stream raises.
 _STREAM_ERRORS = (OSError, ValueError)
@@ -86,53 +85,21 @@ class QuietStream:
             self._stream.flush()
 
 
-class PlainListener(SilentListener):
+class PlainListener(PeriodicListener):
     """One line of figures every ten seconds at most, one at the end, one for each failure."""
 
     def __init__(self, stream: QuietStream, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
         self._stream = stream
-        self._clock = clock
-        self._tally = Tally(clock)
-        self._last = clock()
-        self._is_running = False
 
-    def started(self, total_ranges: int, approximate_keys: int | None, jobs: int) -> None:
-        """See Listener."""
-        self._tally.started(total_ranges, approximate_keys)
-        self._last = self._clock()
-        self._is_running = True
-
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
-        """See Listener."""
-        self._tally.range_started(worker, backup_range)
-        self._say_if_due()
-
-    def advanced(self, worker: int, kvs: int, plain_bytes: int) -> None:
-        """See Listener."""
-        self._tally.advanced(worker, kvs, plain_bytes)
-        self._say_if_due()
-
-    def range_done(self, worker: int, done: DoneRange) -> None:
-        """See Listener."""
-        self._tally.range_done(worker, done.kvs, done.plain_bytes)
-        self._say_if_due()
+    def tell(self, *, finished: bool = False) -> None:
+        """See PeriodicListener."""
+        self._say(self.tally.in_words(finished=finished))
 
     def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
         """See Listener."""
-        self._tally.range_failed(worker, backup_range)
         self._say(failure_line(backup_range, kind, message))
-        self._say_if_due()
-
-    def finished(self) -> None:
-        """See Listener."""
-        if self._is_running:
-            self._is_running = False
-            self._say(self._tally.in_words(finished=True))
-
-    def _say_if_due(self) -> None:
-        if self._clock() - self._last >= PLAIN_SECONDS:
-            self._last = self._clock()
-            self._say(self._tally.in_words())
+        super().range_failed(worker, backup_range, kind, message)
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")

@@ -13,7 +13,8 @@ from bkctl.engine.restore import FetchProgress
 from bkctl.errors import UsageError
 from bkctl.ui import log
 from bkctl.ui.human import format_count, format_duration, format_size
-from bkctl.ui.progress import PLAIN_SECONDS, QuietStream
+from bkctl.ui.periodic import PERIOD_SECONDS
+from bkctl.ui.progress import QuietStream
 
 _LIVE_SECONDS = 0.2
 _REWRITE = "\r\x1b[K"
@@ -48,14 +49,14 @@ class TransferLine:
         self._stream = QuietStream(stream) if stream is not None else None
         self._clock = clock
         self._begun = clock()
-        self._due = self._begun + (0.0 if self._is_live else PLAIN_SECONDS)
+        self._due = self._begun + (0.0 if self._is_live else PERIOD_SECONDS)
 
     def show(self, progress: FetchProgress) -> None:
         """Show it, if it is time for another look."""
         now = self._clock()
         if self._is_silent or now < self._due:
             return
-        self._due = now + (_LIVE_SECONDS if self._is_live else PLAIN_SECONDS)
+        self._due = now + (_LIVE_SECONDS if self._is_live else PERIOD_SECONDS)
         if log.is_json():
             log.detail("progress", self._words(progress), **asdict(progress))
             return
