@@ -3,9 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from collections.abc import Callable
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -61,51 +59,6 @@ def test_create_works_where_there_are_no_hard_links(
         storage.create("lock", b"second")
     assert storage.read("lock") == b"first"
     assert all_files(storage) == {"lock"}
-
-
-def test_of_many_threads_that_create_exactly_one_wins(storage: LocalStorage) -> None:
-    contenders = 8
-    barrier = threading.Barrier(contenders)
-    won: list[bytes] = []
-
-    def contend(content: bytes) -> None:
-        barrier.wait()
-        try:
-            storage.create("a/lock", content)
-        except AlreadyExistsError:
-            return
-        won.append(content)
-
-    threads = [
-        threading.Thread(target=contend, args=(bytes([i]) * 999,)) for i in range(contenders)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-    assert storage.read("a/lock") == won[0]
-    assert all_files(storage) == {"a/lock"}
-
-
-def create_in_process(arguments: tuple[Path, int]) -> int:
-    root, rounds = arguments
-    storage = LocalStorage(root)
-    wins = 0
-    for number in range(rounds):
-        try:
-            storage.create(f"lock-{number}", str(os.getpid()).encode())
-        except AlreadyExistsError:
-            continue
-        wins += 1
-    return wins
-
-
-def test_of_two_processes_that_create_exactly_one_wins_each_name(tmp_path: Path) -> None:
-    rounds = 50
-    with get_context("spawn").Pool(2) as pool:
-        wins = pool.map(create_in_process, [(tmp_path / "root", rounds)] * 2, chunksize=1)
-    assert sum(wins) == rounds
 
 
 def test_a_saved_file_is_moved_without_a_copy(storage: LocalStorage) -> None:
