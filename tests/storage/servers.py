@@ -134,7 +134,8 @@ class Request:
             return None
         if kind.startswith("multipart/related"):
             at = self.body.rstrip(b"\r\n-").rfind(b"\r\n--") - 1
-            return at if self.body[at : at + 1] != b"\n" else None
+            is_empty = self.body[at - 3 : at + 1] == b"\r\n\r\n"
+            return None if is_empty else at
         if self.method == "POST" or "json" in kind or "xml" in kind:
             return None
         return len(self.body) // 2
