@@ -51,10 +51,11 @@ class ByteStrings:
     `width` is the length that all of them have, or None. They may lie in any order in `data`,
     and overlap. `common`, where it is known, tells how many bytes each has in common with the one
     before it, at their beginnings (or more, where it has as many as it is long); that of the
-    first means nothing.
+    first means nothing. `stride` is how far apart they begin, where that is known to be the same
+    for all of them.
     """
 
-    __slots__ = ("common", "data", "lengths", "starts", "width")
+    __slots__ = ("common", "data", "lengths", "starts", "stride", "width")
 
     def __init__(
         self,
@@ -63,9 +64,11 @@ class ByteStrings:
         lengths: I64,
         width: int | None = None,
         common: I64 | None = None,
+        stride: int | None = None,
     ) -> None:
         """`width` saves looking whether all lengths are equal."""
         self.data, self.starts, self.lengths, self.common = data, starts, lengths, common
+        self.stride = stride
         if width is None and len(lengths) and bool((lengths == lengths[0]).all()):
             width = int(lengths[0])
         self.width = width
@@ -102,9 +105,8 @@ class ByteStrings:
     def slice(self, start: int, stop: int) -> ByteStrings:
         """Strings `[start, stop)`, in the same buffer."""
         common = None if self.common is None else self.common[start:stop]
-        return ByteStrings(
-            self.data, self.starts[start:stop], self.lengths[start:stop], self.width, common
-        )
+        starts, lengths = self.starts[start:stop], self.lengths[start:stop]
+        return ByteStrings(self.data, starts, lengths, self.width, common, self.stride)
 
     def take(self, index: I64 | Mask) -> ByteStrings:
         """Those at the given positions, in the same buffer."""
@@ -115,20 +117,27 @@ class ByteStrings:
         width = None if self.width is None else self.width - head - tail
         # Strings that differ in their first bytes may go on with common ones.
         common = self.common if head == 0 else None
-        return ByteStrings(
-            self.data, self.starts + head, self.lengths - (head + tail), width, common
-        )
+        starts, lengths = self.starts + head, self.lengths - (head + tail)
+        return ByteStrings(self.data, starts, lengths, width, common, self.stride)
 
     def rows(self) -> U8:
-        """The strings as rows of a matrix; they must have one width."""
+        """The strings as rows of a matrix, not to be changed; they must have one width."""
         if self.width is None:
             if len(self):
                 raise ValueError("strings of several lengths are no matrix")
             return np.empty((0, 0), np.uint8)
-        return gather(self.data, self.starts, self.width)
+        if self.stride is None or not len(self):
+            return gather(self.data, self.starts, self.width)
+        start, shape = int(self.starts[0]), (len(self), self.width)
+        rows: U8 = np.ndarray(shape, np.uint8, self.data, start, (self.stride, 1))
+        rows.flags.writeable = False
+        return rows
 
     def padded(self) -> U8:
-        """The strings as rows of a matrix as wide as the longest, with zeros behind the others."""
+        """The strings as rows of a matrix as wide as the longest, with zeros behind the others.
+
+        It is not to be changed.
+        """
         if self.width is not None:
             return self.rows()
         width = int(self.lengths.max(initial=0))
@@ -161,7 +170,7 @@ class ByteStrings:
         """Whether each string but the first is above the one before it."""
         if self.width == 0 or len(self) < 2:
             return np.zeros(max(len(self) - 1, 0), np.bool_)
-        rows = as_scalars(self.padded(), "S")
+        rows = self._scalars()
         ascends: Mask = rows[1:] > rows[:-1]
         if self.width is None:
             # Zeros behind a string do not count in a comparison; lengths tell what is longer.
@@ -183,11 +192,20 @@ class ByteStrings:
         if self.common is not None and self.width is not None:
             same: Mask = self.common[1:] >= self.width
             return ~same
-        rows = as_scalars(self.padded(), "S")
+        rows = self._scalars()
         differs: Mask = rows[1:] != rows[:-1]
         if self.width is None:
             differs |= self.lengths[1:] != self.lengths[:-1]
         return differs
+
+    def _scalars(self) -> npt.NDArray[np.bytes_]:
+        """The strings, padded, for comparing them."""
+        if self.stride is None or self.width is None:
+            return as_scalars(self.padded(), "S")
+        start, kind = int(self.starts[0]), f"S{self.width}"
+        scalars: npt.NDArray[np.bytes_]
+        scalars = np.ndarray((len(self),), kind, self.data, start, (self.stride,))
+        return scalars
 
 
 def as_scalars(rows: U8, kind: str) -> npt.NDArray[np.bytes_]:

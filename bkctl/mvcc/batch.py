@@ -57,7 +57,7 @@ def _timestamps(suffixes: U8) -> U64:
 
 def with_timestamps(keys: ByteStrings, timestamps: U64) -> ByteStrings:
     """The same keys with other timestamps, in a buffer of their own."""
-    rows = keys.padded()
+    rows = keys.padded().copy()
     count, width = rows.shape
     starts = np.arange(count) * width
     flat = rows.ravel()

@@ -282,5 +282,5 @@ def _keys(
     lengths = _scattered(rows, [step.key_lengths for step in steps], total)
     starts = np.arange(total) * width
     trailers = gather(flat, starts + lengths - TRAILER_SIZE, TRAILER_SIZE)
-    keys_only = ByteStrings(flat, starts, lengths - TRAILER_SIZE)
+    keys_only = ByteStrings(flat, starts, lengths - TRAILER_SIZE, stride=width)
     return keys_only, trailers.view("<u8").ravel().astype(np.uint64)

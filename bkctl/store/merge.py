@@ -177,8 +177,12 @@ def merge(pieces: Sequence[Columns]) -> Columns:
     rows[:, width:-_TRAILER_SIZE] = _big_endian(lengths.astype(np.uint64), _LENGTH_SIZE)
     rows[:, -_TRAILER_SIZE:] = _big_endian(~trailers, _TRAILER_SIZE)
     values = ByteStrings.joined([piece.values for piece in pieces])
-    order = np.argsort(as_scalars(rows, "S"), kind="stable")
-    keys_in_order = ByteStrings(rows.ravel(), order * rows.shape[1], lengths[order])
+    scalars = as_scalars(rows, "S")
+    order = np.argsort(scalars, kind="stable")
+    # Moved into order, as they will be gone through more than once.
+    in_order, stride = scalars[order].view(np.uint8), rows.shape[1]
+    starts = np.arange(total) * stride
+    keys_in_order = ByteStrings(in_order, starts, lengths[order], stride=stride)
     return Columns(keys_in_order, trailers[order], values.take(order))
 
 

@@ -18,9 +18,22 @@ lists = st.one_of(
 )
 
 
-@given(lists, st.data())
-def test_strings_come_back_as_they_were(strings: list[bytes], data: st.DataObject) -> None:
-    column = ByteStrings.of(strings)
+def column_of(strings: list[bytes], *, strided: bool) -> ByteStrings:
+    """The strings one behind the other, or at equal distances."""
+    if not strided:
+        return ByteStrings.of(strings)
+    stride = max(map(len, strings), default=0) + 2
+    data = b"".join(string.ljust(stride, b"\xee") for string in strings)
+    lengths = np.array([len(string) for string in strings], np.int64)
+    starts = np.arange(len(strings)) * stride
+    return ByteStrings(np.frombuffer(data, np.uint8), starts, lengths, stride=stride)
+
+
+@given(lists, st.booleans(), st.data())
+def test_strings_come_back_as_they_were(
+    strings: list[bytes], strided: bool, data: st.DataObject
+) -> None:
+    column = column_of(strings, strided=strided)
     assert len(column) == len(strings)
     assert column.tolist() == strings
     assert [column[i] for i in range(len(strings))] == strings
@@ -34,9 +47,9 @@ def test_strings_come_back_as_they_were(strings: list[bytes], data: st.DataObjec
     ]
 
 
-@given(lists)
-def test_neighbours_compare_as_bytes_do(strings: list[bytes]) -> None:
-    column = ByteStrings.of(strings)
+@given(lists, st.booleans())
+def test_neighbours_compare_as_bytes_do(strings: list[bytes], strided: bool) -> None:
+    column = column_of(strings, strided=strided)
     pairs = list(itertools.pairwise(strings))
     assert column.ascends().tolist() == [a < b for a, b in pairs]
     assert column.differs().tolist() == [a != b for a, b in pairs]
@@ -45,10 +58,13 @@ def test_neighbours_compare_as_bytes_do(strings: list[bytes]) -> None:
         assert column.differs_from_previous(before).tolist() == expected
 
 
-@given(st.lists(st.binary(min_size=4, max_size=9), max_size=9))
-def test_heads_and_tails(strings: list[bytes]) -> None:
-    column = ByteStrings.of(strings)
-    assert column.trimmed(1, 3).tolist() == [string[1:-3] for string in strings]
+@given(st.lists(st.binary(min_size=4, max_size=9), max_size=9), st.booleans())
+def test_heads_and_tails(strings: list[bytes], strided: bool) -> None:
+    column = column_of(strings, strided=strided)
+    inner = [string[1:-3] for string in strings]
+    assert column.trimmed(1, 3).tolist() == inner
+    differs = [a != b for a, b in itertools.pairwise(inner)]
+    assert column.trimmed(1, 3).differs().tolist() == differs
     assert [row.tobytes() for row in column.last(4)] == [string[-4:] for string in strings]
 
 
