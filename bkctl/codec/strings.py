@@ -170,7 +170,7 @@ class ByteStrings:
         """Whether each string but the first is above the one before it."""
         if self.width == 0 or len(self) < 2:
             return np.zeros(max(len(self) - 1, 0), np.bool_)
-        rows = self._scalars()
+        rows = self.scalars()
         ascends: Mask = rows[1:] > rows[:-1]
         if self.width is None:
             # Zeros behind a string do not count in a comparison; lengths tell what is longer.
@@ -192,14 +192,14 @@ class ByteStrings:
         if self.common is not None and self.width is not None:
             same: Mask = self.common[1:] >= self.width
             return ~same
-        rows = self._scalars()
+        rows = self.scalars()
         differs: Mask = rows[1:] != rows[:-1]
         if self.width is None:
             differs |= self.lengths[1:] != self.lengths[:-1]
         return differs
 
-    def _scalars(self) -> npt.NDArray[np.bytes_]:
-        """The strings, padded, for comparing them."""
+    def scalars(self) -> npt.NDArray[np.bytes_]:
+        """The strings, not all empty, as scalars to compare: with zeros behind the shorter ones."""
         if self.stride is None or self.width is None:
             return as_scalars(self.padded(), "S")
         start, kind = int(self.starts[0]), f"S{self.width}"

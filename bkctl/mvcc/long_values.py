@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bkctl.codec.strings import I64, ByteStrings, Mask, as_scalars
+from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.errors import CorruptionError
 from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
@@ -82,6 +82,8 @@ def _find(wanted: ByteStrings, keys: ByteStrings) -> I64:
         same = _same(wanted, keys.slice(0, count))
         if same.all():
             return np.arange(count)
+    if wanted.width and wanted.width == keys.width:
+        return _find_sorted(wanted, keys)
     places = {key: i for i, key in enumerate(keys.tolist())}
     found = [places.get(key, -1) for key in wanted.tolist()]
     index = np.array(found, np.int64)
@@ -90,10 +92,20 @@ def _find(wanted: ByteStrings, keys: ByteStrings) -> I64:
     return index
 
 
+def _find_sorted(wanted: ByteStrings, keys: ByteStrings) -> I64:
+    """`_find` for keys of one width."""
+    there, sought = keys.scalars(), wanted.scalars()
+    index: I64 = np.minimum(np.searchsorted(there, sought), len(keys) - 1)
+    found = there[index] == sought
+    if not found.all():
+        raise _missing(wanted[int(found.argmin())])
+    return index
+
+
 def _same(left: ByteStrings, right: ByteStrings) -> Mask:
     if left.width is None or left.width != right.width or not left.width:
         return np.array([a == b for a, b in zip(left.tolist(), right.tolist(), strict=True)])
-    same: Mask = as_scalars(left.rows(), "S") == as_scalars(right.rows(), "S")
+    same: Mask = left.scalars() == right.scalars()
     return same
 
 
