@@ -33,7 +33,7 @@ _CHECKSUM = ChecksumType.CRC32C
 _EXTERNAL_FILE_VERSION = 2
 _ZSTD_LEVEL = 3
 # Records are laid out in blocks once there are so many bytes of them: 64 blocks and up.
-_FLUSH_BYTES = 1 << 19
+_FLUSH_BYTES = 1 << 20
 _NAMES = {NONE: "NoCompression", SNAPPY: "Snappy", LZ4: "LZ4", LZ4HC: "LZ4HC", ZSTD: "ZSTD"}
 _UNKNOWN_FAMILY = (1 << 31) - 1
 
