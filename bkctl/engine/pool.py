@@ -6,6 +6,8 @@ nothing to do for a time. A worker that dies costs the job it had, and is replac
 
 Jobs wait in one queue; a worker takes the next when it is free. Nothing here knows what a job is:
 `target(job, emit, cancelled)` runs it in the worker, `emit` sends anything picklable to the parent.
+What is left of a job when its target returns (a `Rest`, files on their way to a storage) does not
+keep the worker from the next one; the job is done when that is.
 """
 
 from __future__ import annotations
@@ -30,18 +32,28 @@ MAX_IDLE_WORKERS = 10
 _STARTS_BEFORE_GIVING_UP = 3
 
 
+class Rest(Protocol):
+    """What is left of a job while the worker may be at the next one."""
+
+    def fileno(self) -> int:
+        """What becomes readable when there may be something new to tell."""
+
+    def tell(self) -> bool:
+        """Tell what is new; whether that was all."""
+
+
 class Target(Protocol):
     """What runs in a worker: a module-level function (it is sent by name)."""
 
     def __call__(
         self, job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]
-    ) -> None:
+    ) -> Rest | None:
         """Run `job`; what it raises is a crash of the worker, so it reports its own errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """Worker number `worker` sent `event` while running `job`."""
+    """Worker number `worker` sent `event`, of the job it runs (`job`) or of a rest."""
 
     worker: int
     job: Any
@@ -67,7 +79,7 @@ class JobLost:
 
 PoolEvent = Emitted | JobDone | JobLost
 
-_READY, _EVENT, _DONE = "ready", "event", "done"
+_READY, _EVENT, _FREE, _DONE = "ready", "event", "free", "done"
 
 
 class _Worker:
@@ -82,6 +94,17 @@ class _Worker:
         self.retiring = False
         self.used = False
         self.job: Any = None
+        # Jobs of which only a rest is left, oldest first.
+        self.ending: deque[Any] = deque()
+
+    @property
+    def is_idle(self) -> bool:
+        return self.job is None and not self.ending
+
+    @property
+    def jobs(self) -> list[Any]:
+        """All that it has in work, oldest first."""
+        return [*self.ending, *([] if self.job is None else [self.job])]
 
     def stop(self) -> None:
         """Make an idle worker end: by asking, unless it has nothing to put in order yet."""
@@ -120,7 +143,7 @@ class WorkerPool:
     @property
     def busy(self) -> bool:
         """Whether any job is queued or running."""
-        return bool(self._queue) or any(worker.job is not None for worker in self._workers)
+        return bool(self._queue) or not all(worker.is_idle for worker in self._workers)
 
     @property
     def free(self) -> int:
@@ -190,13 +213,14 @@ class WorkerPool:
     def close(self) -> None:
         """End all workers: idle ones at once, running jobs are waited for."""
         for worker in self._workers:
-            if worker.job is None:
+            if worker.is_idle:
                 worker.stop()
         for worker in self._workers:
-            if worker.job is not None:
+            if not worker.is_idle:
+                left = len(worker.jobs)
                 with contextlib.suppress(EOFError, OSError):
-                    while worker.connection.recv()[0] != _DONE:
-                        pass
+                    while left:
+                        left -= worker.connection.recv()[0] == _DONE
                 worker.stop()
             worker.reap()
         self._workers.clear()
@@ -219,7 +243,7 @@ class WorkerPool:
         wanted = min(self.size, working + len(self._queue))
         for _ in range(wanted - len(active)):
             self._start()
-        for worker in [w for w in self._workers if w.retiring and w.job is None]:
+        for worker in [w for w in self._workers if w.retiring and w.is_idle]:
             worker.stop()
             worker.reap()
             self._workers.remove(worker)
@@ -254,10 +278,12 @@ class WorkerPool:
             self._failed_starts = 0
         elif kind == _EVENT:
             events.append(Emitted(worker.number, worker.job, payload))
+        elif kind == _FREE:
+            worker.ending.append(worker.job)
+            worker.job = None
         else:
-            job, worker.job = worker.job, None
             self.heartbeat()
-            events.append(JobDone(worker.number, job))
+            events.append(JobDone(worker.number, worker.ending.popleft()))
 
     def _bury(self, worker: _Worker, events: list[PoolEvent]) -> None:
         worker.reap()
@@ -271,8 +297,8 @@ class WorkerPool:
                 )
             if worker.job is not None:
                 self._queue.appendleft(worker.job)
-        elif worker.job is not None:
-            events.append(JobLost(worker.number, worker.job, _ending(worker)))
+        else:
+            events += [JobLost(worker.number, job, _ending(worker)) for job in worker.jobs]
 
 
 def _ending(worker: _Worker) -> str:
@@ -298,6 +324,18 @@ def _worker_main(connection: Connection, target: Target, cancel_flag: Any, prelo
         connection.send((_READY, None))
         if preload:
             importlib.import_module(preload)
-        while (message := connection.recv()) is not None:
-            target(message[0], emit, cancelled)
-            connection.send((_DONE, None))
+        rests: deque[Rest | None] = deque()
+        while True:
+            sources: list[Connection | int] = [connection]
+            while rests:
+                if (rest := rests[0]) is not None and not rest.tell():
+                    sources.append(rest.fileno())
+                    break
+                rests.popleft()
+                connection.send((_DONE, None))
+            if connection in wait(sources):
+                message = connection.recv()
+                if message is None:
+                    return
+                rests.append(target(message[0], emit, cancelled))
+                connection.send((_FREE, None))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +86,8 @@ class _Opened:
 
 
 _opened = _Opened()
+_ending: list[JobRun] = []
+"""Jobs that are scanned, and whose files are not all saved."""
 
 
 def close_opened() -> None:
@@ -124,28 +128,96 @@ class _Saving:
     scan_seconds: float
 
 
-class _JobRun:
-    """One job in work: its ranges are scanned in turn, their files saved meanwhile."""
+class _Saves:
+    """Tells the worker, which may wait for its parent too, that files were saved."""
+
+    def __init__(self) -> None:
+        self._pipe: tuple[int, int] | None = None
+
+    def open(self) -> None:
+        """Called in the worker: forked ones must not share a pipe."""
+        if self._pipe is None:
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+
+    def fileno(self) -> int:
+        assert self._pipe is not None
+        return self._pipe[0]
+
+    def notify(self) -> None:
+        assert self._pipe is not None
+        with contextlib.suppress(BlockingIOError):  # full: there is enough to be seen
+            os.write(self._pipe[1], b"s")
+
+    def forget(self) -> None:
+        assert self._pipe is not None
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._pipe[0], 4096):
+                pass
+
+
+_saves = _Saves()
+
+
+class JobRun:
+    """One job in work: its ranges are scanned in turn, their files saved meanwhile.
+
+    It is also the job's rest, once all is scanned: files may still be on their way.
+    """
 
     def __init__(self, job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
-        self._task = job.task
+        self.task = job.task
         self._emit = emit
         self._cancelled = cancelled
         self._saving: deque[_Saving] = deque()
+
+    def run(self, ranges: Iterable[tuple[int, BackupRange]]) -> None:
+        """Scan ranges, each by its number, until all are or the job is cancelled."""
+        try:
+            for number, brange in ranges:
+                if self._cancelled():
+                    break
+                self.scan(number, brange)
+                gc.collect(0)
+        except CancelledError:
+            pass
+        if self._saving:
+            _ending.append(self)
+
+    def fileno(self) -> int:
+        """See Rest."""
+        return _saves.fileno()
+
+    def tell(self) -> bool:
+        """See Rest: the ends of ranges whose files are all saved."""
+        _saves.forget()
+        self.tell_saved(wait=False)
+        if self._saving:
+            return False
+        if self in _ending:
+            _ending.remove(self)
+        self._emit(StorageUsed(_opened.storage_metrics.take()))
+        return True
+
+    def wait(self) -> None:
+        """Tell the rest, once it is there."""
+        self.tell_saved(wait=True)
+        self.tell()
 
     def scan(self, number: int, brange: BackupRange) -> None:
         """Scan one range; its end is told once its files are saved."""
         self._emit(RangeStarted(number))
         begun = time.monotonic()
         try:
-            database, storage, saver = _opened.get(self._task)
+            database, storage, saver = _opened.get(self.task)
             opened = time.monotonic()
             decided: list[DecidedLock] = []
-            decider = _opened.decider(self._task)
+            decider = _opened.decider(self.task)
             files = backup_range(
-                self._task, brange, database, saver, self._advance(number), decider, decided
+                self.task, brange, database, saver, self._advance(number), decider, decided
             )
-            record = _recorder(storage, self._task.name, brange, decided)
+            record = _recorder(storage, self.task.name, brange, decided)
             pending = saver.finish_range(files, record)
         except BkctlError as e:
             if isinstance(e, CancelledError):
@@ -156,6 +228,7 @@ class _JobRun:
         else:
             scanned = time.monotonic()
             self._saving.append(_Saving(number, pending, decided, opened - begun, scanned - opened))
+            pending.add_done_callback(lambda _: _saves.notify())
         self.tell_saved(wait=False)
 
     def tell_saved(self, *, wait: bool) -> None:
@@ -186,28 +259,29 @@ class _JobRun:
             if now - told >= _REPORT_SECONDS:
                 told = now
                 self._emit(RangeAdvanced(number, kvs, plain_bytes))
-                self.tell_saved(wait=False)
+                for run in (*_ending, self):
+                    run.tell_saved(wait=False)
 
         return advance
 
 
-def run_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
-    """Back up the job's ranges one after the other; each ends in one RangeDone or RangeFailed.
+def begin_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> JobRun:
+    """Scan the job's ranges one after the other; each ends in one RangeDone or RangeFailed.
 
-    One range's error does not stop the others; a cancelled job stops, but files on their way
-    are waited for.
+    One range's error does not stop the others; a cancelled job stops. Returns the rest: files that
+    are on their way, and the ranges that end with them.
     """
     # Reference counting frees all that the hot loop makes; the collector would only look on.
     gc.disable()
-    run = _JobRun(job, emit, cancelled)
-    try:
-        for number, brange in job.ranges:
-            if cancelled():
-                break
-            run.scan(number, brange)
-            gc.collect(0)
-    except CancelledError:
-        pass
-    finally:
-        run.tell_saved(wait=True)
-        emit(StorageUsed(_opened.storage_metrics.take()))
+    for earlier in _ending:
+        if earlier.task != job.task:  # another storage, perhaps
+            earlier.tell_saved(wait=True)
+    _saves.open()
+    run = JobRun(job, emit, cancelled)
+    run.run(job.ranges)
+    return run
+
+
+def run_job(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
+    """Do the whole of a job, its rest included."""
+    begin_job(job, emit, cancelled).wait()

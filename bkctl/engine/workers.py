@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bkctl.engine.pool import Target, WorkerPool
+from bkctl.engine.pool import Rest, Target, WorkerPool
 
 
-def run_range_job(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
+def run_range_job(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> Rest:
     """Run a RangeJob in a worker; what a worker needs is loaded in workers only."""
-    from bkctl.engine.worker import run_job
+    from bkctl.engine.worker import begin_job
 
-    run_job(job, emit, cancelled)
+    return begin_job(job, emit, cancelled)
 
 
 def run_merge_job(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:

@@ -35,3 +35,26 @@ def die(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) ->
     emit(os.getpid())
     if job == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Fifo:
+    """A rest that lasts until the test writes to a FIFO."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def tell(self) -> bool:
+        try:
+            return os.read(self._fd, 1) == b"x"
+        except BlockingIOError:
+            return False
+
+
+def with_rest(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> _Fifo:
+    """Leave a rest that lasts until the test writes to a FIFO, whose path the job is."""
+    rest = _Fifo(job)
+    emit(os.getpid())
+    return rest

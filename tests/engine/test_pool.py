@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -155,6 +156,57 @@ def test_a_killed_worker_costs_its_job_and_is_replaced(make_pool: MakePool) -> N
     lost = [event for event in events if isinstance(event, JobLost)]
     assert [event.job for event in lost] == ["die"]
     assert "SIGKILL" in lost[0].reason
+
+
+def fifos(folder: Path, count: int) -> list[str]:
+    paths = [str(folder / f"fifo{number}") for number in range(count)]
+    for path in paths:
+        os.mkfifo(path)
+    return paths
+
+
+def test_what_is_left_of_a_job_does_not_keep_a_worker_from_the_next(
+    make_pool: MakePool, tmp_path: Path
+) -> None:
+    pool = make_pool(jobs.with_rest)
+    pool.adjust_with(1)
+    first, second = fifos(tmp_path, 2)
+    pool.submit(first)
+    pool.submit(second)
+    assert next_pid(pool) == next_pid(pool)  # the second is begun, too
+    assert pool.busy
+    with open(second, "wb", buffering=0) as later, open(first, "wb", buffering=0) as earlier:
+        later.write(b"x")
+        earlier.write(b"x")
+        events = drain(pool)
+    assert [event.job for event in events if isinstance(event, JobDone)] == [first, second]
+
+
+def test_a_killed_worker_costs_what_is_left_of_its_jobs_too(
+    make_pool: MakePool, tmp_path: Path
+) -> None:
+    pool = make_pool(jobs.with_rest)
+    pool.adjust_with(1)
+    first, second = fifos(tmp_path, 2)
+    pool.submit(first)
+    pool.submit(second)
+    pid = next_pid(pool)
+    next_pid(pool)
+    os.kill(pid, signal.SIGKILL)
+    lost = [event.job for event in drain(pool) if isinstance(event, JobLost)]
+    assert lost == [first, second]
+
+
+def test_closing_waits_for_what_is_left_of_jobs(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool(jobs.with_rest)
+    pool.adjust_with(1)
+    (path,) = fifos(tmp_path, 1)
+    pool.submit(path)
+    pid = next_pid(pool)
+    with open(path, "wb", buffering=0) as end:
+        end.write(b"x")
+        pool.close()
+    assert not alive(pid)
 
 
 def test_cancelling_stops_running_jobs_and_forgets_queued_ones(make_pool: MakePool) -> None:
