@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from bkctl.archive.report import Report
 from bkctl.engine.backup import take_backup
 from bkctl.engine.events import DoneRange
 from bkctl.engine.request import BackupRequest, RegionMapLoader
+from bkctl.engine.workers import backup_workers
 from bkctl.regions import pd
 from bkctl.regions.plan import BackupRange
 from bkctl.regions.region_map import RegionMap, whole_key_space
@@ -69,6 +72,22 @@ def request(store: Path, repository: Path, **options: Any) -> BackupRequest:
 
 def backup(store: Path, repository: Path, **options: Any) -> Report:
     return take_backup(request(store, repository, **options), Quiet())
+
+
+def cut_short(store: Path, repository: Path, **options: Any) -> Report:
+    """A backup with two workers, of which one begins only once it is cancelled: not all is done."""
+    seen: list[str] = []
+    with backup_workers(2) as pool:
+        held = pool.process_ids[1]
+        os.kill(held, signal.SIGSTOP)
+
+        def one_is_done() -> bool:
+            if "range_done" in seen:
+                os.kill(held, signal.SIGCONT)
+            return "range_done" in seen
+
+        begun = request(store, repository, jobs=2, **options)
+        return take_backup(begun, Quiet(seen.append), one_is_done, pool)
 
 
 def files_of(repository: Path, name: str) -> tuple[BackupFile, ...]:

@@ -17,7 +17,7 @@ from bkctl.codec.memcomparable import decode
 from bkctl.engine.backup import take_backup
 from bkctl.errors import UsageError
 from bkctl.sst.writer import Compression
-from tests.engine.helpers import Quiet, backup, files_of, request
+from tests.engine.helpers import Quiet, backup, cut_short, files_of, request
 from tests.oracles import OracleLine, bench_tool, read_oracle, require_shared, require_tool
 
 STORES = ["mvcc-short", "mvcc-long"]
@@ -248,12 +248,7 @@ def _children(pid: int) -> list[int]:
 
 def test_cancelling_publishes_nothing(tmp_path: Path) -> None:
     store = require_shared() / "stores" / "mvcc-short"
-    seen: list[str] = []
-    report = take_backup(
-        request(store, tmp_path / "repo", end_ts=440000000001000000, name="b", batch_size=1),
-        Quiet(seen.append),
-        is_cancelled=lambda: "range_done" in seen,
-    )
+    report = cut_short(store, tmp_path / "repo", end_ts=440000000001000000, name="b", batch_size=1)
     assert report.status == "cancelled"
     assert 0 < report.ranges.done < report.ranges.total
     assert not (tmp_path / "repo" / "b" / "backupmeta").exists()

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from bkctl.archive.checkpoint import FinishedRange
 from bkctl.archive.report import Report
 from bkctl.codec import memcomparable
-from bkctl.engine.backup import take_backup
 from bkctl.engine.balance import balance
 from bkctl.engine.parts import count_whole, finished_span, left_of, span_of, whole_of
 from bkctl.engine.restore import RestoreRequest, restore
@@ -24,7 +23,7 @@ from bkctl.regions.plan import BackupRange
 from bkctl.regions.region import Region, RegionEpoch
 from bkctl.storage.url import parse_storage
 from bkctl.store.manifest import LiveFile
-from tests.engine.helpers import Quiet, backup, files_of, request, whole
+from tests.engine.helpers import Quiet, backup, cut_short, files_of, whole
 from tests.oracles import OracleLine, read_oracle, require_shared
 
 STORES = ["mvcc-short", "mvcc-long"]
@@ -154,9 +153,7 @@ def test_windows_in_parts_are_exact(store: str, tmp_path: Path) -> None:
 
 def test_a_run_cut_otherwise_takes_up_the_parts(at_rest: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"name": "b", "end_ts": END_TS, "load_regions": whole}
-    seen: list[str] = []
-    begun = request(at_rest, tmp_path, jobs=2, part_size=1, batch_size=1, **options)
-    cancelled = take_backup(begun, Quiet(seen.append), lambda: "range_done" in seen)
+    cancelled = cut_short(at_rest, tmp_path, part_size=1, batch_size=1, **options)
     assert (cancelled.status, cancelled.ranges.done) == ("cancelled", 0)
     assert list((tmp_path / "b" / "checkpoint").iterdir())
     saved = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "b").glob("*.sst")}
