@@ -11,6 +11,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m compileall -q bkctl
 	touch $(STAMP)
 
 demo: $(STAMP)  ## sample store, plan, backup, verify, restore
