@@ -22,6 +22,8 @@ def encode_uvarint(number: int) -> bytes:
 
 def decode_uvarint(buf: bytes | memoryview, pos: int) -> tuple[int, int]:
     """Decode at `pos`: (number, position behind it); CorruptionError if cut or over 64 bits."""
+    if pos < len(buf) and (byte := buf[pos]) < 0x80:  # as most are
+        return byte, pos + 1
     result = shift = 0
     while True:
         if pos >= len(buf):

@@ -167,6 +167,9 @@ def data_entries(
 
 def _entry_header(block: bytes, pos: int) -> tuple[int, int, int, int]:
     """(shared, unshared, value length, position behind them), whatever their lengths."""
+    usual = block[pos : pos + 3]
+    if len(usual) == 3 and max(usual) < 0x80:
+        return usual[0], usual[1], usual[2], pos + 3
     shared, pos = decode_uvarint(block, pos)
     unshared, pos = decode_uvarint(block, pos)
     value_size, pos = decode_uvarint(block, pos)

@@ -101,6 +101,15 @@ def decode_blocks(blocks: Sequence[bytes]) -> Columns:
     return columns
 
 
+def row_counts(columns: Columns, blocks: Sequence[bytes]) -> I64:
+    """How many of the records that `decode_blocks` made of `blocks` came from each."""
+    sizes = np.fromiter(map(len, blocks), np.int64, len(blocks))
+    starts = _PADDING + np.cumsum(sizes) - sizes
+    # Values, even empty ones, lie in their blocks, which have something behind them.
+    firsts = np.searchsorted(columns.values.starts, starts)
+    return np.diff(firsts, append=len(columns))
+
+
 def index_columns(block: bytes, *, delta_values: bool) -> tuple[ByteStrings, I64, I64] | None:
     """(keys as stored, offsets, sizes) of an index block whose entries are all restart points.
 

@@ -15,7 +15,7 @@ import numpy as np
 from bkctl.codec.strings import U8, U64, ByteStrings, as_scalars
 from bkctl.errors import CorruptionError
 from bkctl.sst.columns import Columns
-from bkctl.store.tables import KIND_BITS, Run, Tables, UnreadableError
+from bkctl.store.tables import KIND_BITS, Run, Stretch, Tables, UnreadableError, records
 
 MAX_TRAILER = (1 << 64) - 1
 SCAN_CHUNK = 1 << 20
@@ -51,19 +51,34 @@ class Cursor:
 
     def fill(self) -> bool:
         """Have a chunk, reading one where there is none; False at the run's end."""
-        while self.chunk is None and self._files:
+        while self.chunk is None and (stretches := self._read()):
+            self._wanted = min(2 * self._wanted, self._limit)
+            self._take_chunk(records(stretches))
+        return self.chunk is not None
+
+    def _read(self) -> list[Stretch]:
+        """About as many bytes as are wanted; nothing at the run's end.
+
+        Small files are read together: each step of looking at records has its cost, however few
+        they are.
+        """
+        stretches: list[Stretch] = []
+        left = self._wanted
+        # No further file is opened for little more.
+        while self._files and left > self._wanted // 2:
             table = self._tables.open(self._files[-1])
             if self._stop == 0:
                 self._block, self._stop = table.blocks(self._lower, self._upper)
+            if self._block < self._stop:
+                blocks = table.read(self._block, self._stop, left)
+                self._block += len(blocks)
+                left -= sum(map(len, blocks))
+                stretches.append(Stretch(blocks, table.sequence))
             if self._block >= self._stop:
                 table.forget()
                 self._files.pop()
                 self._stop = 0
-                continue
-            read, self._block = table.read(self._block, self._stop, self._wanted)
-            self._wanted = min(2 * self._wanted, self._limit)
-            self._take_chunk(read)
-        return self.chunk is not None
+        return stretches
 
     def _take_chunk(self, read: Columns) -> None:
         first, last = _position(read, 0), _position(read, len(read) - 1)

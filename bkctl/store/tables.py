@@ -10,13 +10,14 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bkctl.errors import BkctlError
-from bkctl.sst.columns import Columns, decode_blocks
+from bkctl.sst.columns import Columns, decode_blocks, row_counts
 from bkctl.sst.format import BlockHandle
 from bkctl.sst.properties import EXTERNAL_VERSION
 from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
@@ -35,7 +36,10 @@ class UnreadableError(BkctlError):
 
 
 class Table:
-    """One open SST file: its blocks by key, and their records as columns."""
+    """One open SST file: its blocks by key.
+
+    `sequence` is the sequence number of all its records, None where each has its own.
+    """
 
     def __init__(self, path: Path, file: LiveFile) -> None:
         """Open it; UnreadableError for what this module does not read, CorruptionError."""
@@ -50,7 +54,7 @@ class Table:
             raise
         version = int.from_bytes(sst.properties.user.get(EXTERNAL_VERSION, b""), "little")
         # Of an ingested file the MANIFEST knows the one sequence number of all its records.
-        self._sequence = file.largest_sequence if version >= _GLOBAL_SEQNO_VERSION else None
+        self.sequence = file.largest_sequence if version >= _GLOBAL_SEQNO_VERSION else None
 
     def close(self) -> None:
         """Close the file."""
@@ -70,22 +74,43 @@ class Table:
         stop = bisect_left(self._separators, upper, first) + 1
         return first, min(stop, len(self))
 
-    def read(self, first: int, stop: int, plain_bytes: int) -> tuple[Columns, int]:
-        """The records of blocks `[first, stop)`, or fewer where they would pass `plain_bytes`.
+    def read(self, first: int, stop: int, plain_bytes: int) -> list[bytes]:
+        """The plain blocks `[first, stop)`, or fewer, one at least, where they reach `plain_bytes`.
 
-        Returns them with the number of the block behind them; CorruptionError, StorageError.
+        Raises CorruptionError, StorageError.
         """
         # Blocks are hardly ever larger as stored than plain.
         within = bisect_right(self._offsets, self._offsets[first] + plain_bytes, first + 1, stop)
         offsets, sizes = self._offsets[first:within], self._sizes[first:within]
         handles = list(map(BlockHandle, offsets, sizes))
-        blocks = self._sst.read_blocks(handles, plain_bytes)
-        columns = decode_blocks(blocks)
-        if self._sequence is not None:
-            if (columns.trailers > _KIND_MASK).any():
-                raise UnreadableError("an ingested file's records have sequence numbers")
-            columns.trailers |= np.uint64(self._sequence << KIND_BITS)
-        return columns, first + len(blocks)
+        return self._sst.read_blocks(handles, plain_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Plain blocks of one file, and what `Table.sequence` says of it."""
+
+    blocks: list[bytes]
+    sequence: int | None
+
+
+def records(stretches: Sequence[Stretch]) -> Columns:
+    """The records of stretches that follow each other in key order.
+
+    Raises UnreadableError, CorruptionError.
+    """
+    blocks = [block for stretch in stretches for block in stretch.blocks]
+    columns = decode_blocks(blocks)
+    if any(stretch.sequence is not None for stretch in stretches):
+        counts = [len(stretch.blocks) for stretch in stretches]
+        ingested = np.repeat([stretch.sequence is not None for stretch in stretches], counts)
+        sequences = np.array([stretch.sequence or 0 for stretch in stretches], np.uint64)
+        rows = row_counts(columns, blocks)
+        if (columns.trailers[np.repeat(ingested, rows)] > _KIND_MASK).any():
+            raise UnreadableError("an ingested file's records have sequence numbers")
+        trailers = np.repeat(sequences << np.uint64(KIND_BITS), counts)
+        columns.trailers |= np.repeat(trailers, rows)
+    return columns
 
 
 def _index(sst: SstReader) -> tuple[list[bytes], array[int], array[int]]:
@@ -126,12 +151,15 @@ class Tables:
         self._db_dir = db_dir
         self._files: dict[str, list[LiveFile]] | None = None
         self._open: OrderedDict[int, Table] = OrderedDict()
+        # Those of the open files' indexes.
+        self._blocks = 0
 
     def close(self) -> None:
         """Close all files."""
         for table in self._open.values():
             table.close()
         self._open.clear()
+        self._blocks = 0
 
     def files(self) -> dict[str, list[LiveFile]]:
         """All files by family, as the MANIFEST has them; raises CorruptionError, OSError."""
@@ -166,10 +194,12 @@ class Tables:
         if table is None:
             table = Table(self._db_dir / file.name, file)
             self._open[file.number] = table
-            blocks = sum(map(len, self._open.values()))
-            while len(self._open) > 1 and (len(self._open) > _OPEN_TABLES or blocks > _OPEN_BLOCKS):
+            self._blocks += len(table)
+            while len(self._open) > 1 and (
+                len(self._open) > _OPEN_TABLES or self._blocks > _OPEN_BLOCKS
+            ):
                 oldest = self._open.popitem(last=False)[1]
-                blocks -= len(oldest)
+                self._blocks -= len(oldest)
                 oldest.close()
         self._open.move_to_end(file.number)
         return table

@@ -14,7 +14,7 @@ from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_zigzag
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import data_entries
-from bkctl.sst.columns import decode_blocks, index_columns, user_keys
+from bkctl.sst.columns import decode_blocks, index_columns, row_counts, user_keys
 from bkctl.sst.encode import encode_blocks
 from bkctl.sst.format import BLOCK_TRAILER_SIZE
 from bkctl.sst.index import IndexShape, index_entries
@@ -59,6 +59,8 @@ def by_columns(blocks: list[bytes]) -> tuple[list[bytes], list[int], list[bytes]
 def test_columns_hold_what_the_blocks_hold(contents: list[tuple[list[Record], int]]) -> None:
     blocks = [block_of(content, interval) for content, interval in contents]
     assert by_columns(blocks) == one_by_one(blocks)
+    counts = row_counts(decode_blocks(blocks), blocks)
+    assert counts.tolist() == [len(content) for content, _ in contents]
 
 
 def prefix(left: bytes, right: bytes) -> int:

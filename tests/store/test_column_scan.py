@@ -40,6 +40,7 @@ def table_options(version: int, codec: DBCompressionType) -> Options:
     options.create_if_missing(True)
     options.create_missing_column_families(True)
     options.set_disable_auto_compactions(True)
+    options.set_level_compaction_dynamic_level_bytes(False)  # so that all levels are used
     options.set_compression_type(codec)
     table = BlockBasedOptions()
     table.set_format_version(version)
@@ -152,6 +153,30 @@ def test_versions_kept_for_a_snapshot_are_passed_over(chunk_size: int, tmp_path:
         found = by_columns(database, b"", b"z")
         assert found == (by_rocksdb(database, b"", b"z"), True)
         assert len(found[0]) == 34
+
+    opened(store.path, check)
+
+
+def test_small_files_of_one_level_are_read_together(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    store.ingest({b"k%04d" % i: b"old" for i in range(1000)})
+    # Each gets a sequence number of its own, and a place above what it overlaps.
+    for first in range(0, 1000, 50):
+        store.ingest({b"k%04d" % i: b"new%d" % first for i in range(first, first + 20)})
+    store.close()
+
+    def check(database: Database) -> None:
+        tables = database.tables("write")
+        above = [run for run in tables.runs("write", b"", b"z") if len(run.files) > 1]
+        assert [len(run.files) for run in above] == [20]
+        assert len({tables.open(file).sequence for file in above[0].files}) == 20
+        for lower, upper in ((b"", b"z"), (b"k0110", b"k0455"), (b"k0030", b"k0040")):
+            expected = by_rocksdb(database, lower, upper)
+            assert by_columns(database, lower, upper) == (expected, True)
+        scan = database.scan_columns("write", b"", b"z")
+        read = scan.take()
+        assert read is not None
+        assert len(read[0]) == 970  # up to the end of the level above
 
     opened(store.path, check)
 
