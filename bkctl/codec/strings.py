@@ -112,6 +112,18 @@ class ByteStrings:
         """Those at the given positions, in the same buffer."""
         return ByteStrings(self.data, self.starts[index], self.lengths[index], self.width)
 
+    def thinned(self, index: I64) -> ByteStrings:
+        """Those at the given ascending positions; strings must be in the order of their bytes.
+
+        What they have in common with those before them stays known.
+        """
+        taken = self.take(index)
+        if self.common is not None and len(index):
+            # In that order, two strings have in common what all between them have, too.
+            firsts = np.concatenate(([0], index[:-1] + 1))
+            taken.common = np.minimum.reduceat(self.common[: index[-1] + 1], firsts)
+        return taken
+
     def trimmed(self, head: int, tail: int) -> ByteStrings:
         """Each without its first `head` and its last `tail` bytes; all must be that long."""
         width = None if self.width is None else self.width - head - tail

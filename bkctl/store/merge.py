@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from bkctl.codec.strings import U8, U64, ByteStrings, as_scalars
+from bkctl.codec.strings import I64, U8, U64, ByteStrings, as_scalars
 from bkctl.errors import CorruptionError
 from bkctl.sst.columns import Columns
 from bkctl.store.tables import KIND_BITS, Run, Stretch, Tables, UnreadableError, records
@@ -24,6 +26,8 @@ _MAX_CHUNK = 1 << 21
 _ALL_CHUNKS = 16 << 20
 _KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
 _DELETION, _VALUE, _SINGLE_DELETION = 0, 1, 7
+# To how many records one more is put by looking up its place.
+_MANY = 4
 _LENGTH_SIZE = 4
 _TRAILER_SIZE = 8
 
@@ -170,13 +174,27 @@ def _shown(columns: Columns, previous: bytes | None) -> Columns:
     if not is_known.all():
         raise UnreadableError("a record that is neither a value nor a deletion")
     index = np.flatnonzero(is_first & is_value)
-    return Columns(columns.keys.take(index), columns.trailers[index], columns.values.take(index))
+    if len(index) == len(columns):
+        return columns
+    keys, values = columns.keys.thinned(index), columns.values.take(index)
+    return Columns(keys, columns.trailers[index], values)
 
 
 def merge(pieces: Sequence[Columns]) -> Columns:
     """The records of all pieces, each in the order of internal keys, in that order."""
     if len(pieces) == 1:
         return pieces[0]
+    most = max(range(len(pieces)), key=lambda number: len(pieces[number]))
+    others = [piece for number, piece in enumerate(pieces) if number != most]
+    if len(pieces[most]) >= _MANY * sum(map(len, others)):
+        merged = _put_among(pieces[most], merge(others))
+        if merged is not None:
+            return merged
+    return _sorted(pieces)
+
+
+def _sorted(pieces: Sequence[Columns]) -> Columns:
+    """See merge; by sorting all records."""
     width = max(int(piece.keys.lengths.max()) for piece in pieces)
     total = sum(map(len, pieces))
     # Sorted by user key, zeros up to the width, its length, and its trailer: newer is less.
@@ -199,6 +217,62 @@ def merge(pieces: Sequence[Columns]) -> Columns:
     starts = np.arange(total) * stride
     keys_in_order = ByteStrings(in_order, starts, lengths[order], stride=stride)
     return Columns(keys_in_order, trailers[order], values.take(order))
+
+
+def _put_among(many: Columns, few: Columns) -> Columns | None:
+    """See merge; by looking up where each of a few records belongs.
+
+    None where that cannot be told so: keys of several widths, several versions of one key.
+    """
+    width = many.keys.width
+    if not width or few.keys.width != width:
+        return None
+    keys, few_keys = many.keys.scalars(), few.keys.scalars()
+    at = np.searchsorted(keys, few_keys)
+    same = np.flatnonzero(at < len(keys))
+    same = same[keys[at[same]] == few_keys[same]]
+    behind = at[same] + 1
+    inside = behind < len(keys)
+    if (keys[behind[inside]] == few_keys[same[inside]]).any():
+        return None
+    at[same] += many.trailers[at[same]] > few.trailers[same]
+    total = len(many) + len(few)
+    places = at + np.arange(len(few))
+    left = np.ones(total, np.bool_)
+    left[places] = False
+
+    def put(of_many: npt.NDArray[Any], of_few: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        column = np.empty(total, of_many.dtype)
+        column[left], column[places] = of_many, of_few
+        return column
+
+    data = put(keys.view(f"V{width}"), few_keys.view(f"V{width}")).view(np.uint8)
+    in_order = ByteStrings(
+        data, np.arange(total) * width, np.full(total, width), width, stride=width
+    )
+    if many.keys.common is not None:
+        in_order.common = put(many.keys.common, np.zeros(len(few), np.int64))
+        _compare_anew(in_order, places)
+    values = ByteStrings.joined([many.values, few.values])
+    starts = put(values.starts[: len(many)], values.starts[len(many) :])
+    lengths = put(values.lengths[: len(many)], values.lengths[len(many) :])
+    return Columns(
+        in_order,
+        put(many.trailers, few.trailers),
+        ByteStrings(values.data, starts, lengths, values.width),
+    )
+
+
+def _compare_anew(keys: ByteStrings, places: I64) -> None:
+    """Find what keys at `places`, and those behind them, have in common with the ones before."""
+    rows, common = keys.rows(), keys.common
+    assert common is not None
+    changed = np.zeros(len(keys) + 1, np.bool_)
+    changed[places] = changed[places + 1] = True
+    changed[0] = False
+    new = np.flatnonzero(changed[:-1])
+    differs = rows[new] != rows[new - 1]
+    common[new] = np.where(differs.any(axis=1), differs.argmax(axis=1), rows.shape[1])
 
 
 def _big_endian(numbers: U64, size: int) -> U8:
