@@ -1,7 +1,8 @@
 """Values of the `default` family, fetched beside a scan of the `write` family.
 
 Both families are in user key order, so one forward iterator serves all keys; it seeks only when the
-next key wanted turns out to be far ahead.
+next key wanted turns out to be far ahead. Where it meets many values that nobody wants, as with an
+incremental backup, keys are looked up one by one instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
 
 _BARREN_CHUNKS = 2
+# So many values have to be seen, and so many of them a wanted one, to call the wanted ones few.
+_SAMPLE = 1024
+_FEW = 4
+_LOOKUP_BYTES = 2 << 20
 
 
 class LongValues:
@@ -27,6 +32,8 @@ class LongValues:
         self._scan: ColumnScan | None = None
         self._keys = self._values = ByteStrings.of(())
         self._last = b""
+        self._seen = self._wanted = 0
+        self._can_look_up = True
 
     def fetch(self, keys: ByteStrings) -> Iterator[tuple[ByteStrings, ByteStrings]]:
         """Yield (keys, values) in order, in chunks of some MiB or one value.
@@ -43,12 +50,31 @@ class LongValues:
                 yield wanted, self._values_of(wanted)
                 start, barren = stop, 0
                 continue
+            if self._are_few() and (values := self._look_up(keys.slice(start, len(keys)))):
+                stop = start + len(values)
+                yield keys.slice(start, stop), values
+                start = stop
+                continue
             barren += 1
             self._load(keys[start], far=barren > _BARREN_CHUNKS)
+
+    def _are_few(self) -> bool:
+        """Whether few of the values that were scanned were wanted."""
+        return self._seen >= _SAMPLE and self._seen >= _FEW * self._wanted
+
+    def _look_up(self, keys: ByteStrings) -> ByteStrings | None:
+        """The values of the first of `keys`, all behind the chunk at hand, without scanning."""
+        if not self._can_look_up or self._scan is None or not keys.width:
+            return None
+        values = self._scan.lookup(keys, _LOOKUP_BYTES)
+        # Whatever cannot be told this way, the scan tells.
+        self._can_look_up = values is not None
+        return values
 
     def _values_of(self, keys: ByteStrings) -> ByteStrings:
         """The values of keys that are all within the chunk at hand, which is used up to them."""
         index = _find(keys, self._keys)
+        self._wanted += len(index)
         values = self._values.take(index)
         # The next keys asked for are likely to be the next ones here.
         used = int(index[-1]) + 1
@@ -66,6 +92,7 @@ class LongValues:
             raise _missing(key)
         self._keys, self._values = read
         self._last = self._keys[len(self._keys) - 1]
+        self._seen += len(self._keys)
 
 
 def _count_upto(keys: ByteStrings, bound: bytes) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError
+from bkctl.store.lookup import Lookup
 from bkctl.store.merge import SCAN_CHUNK, SEEK_CHUNK, MergedScan
 from bkctl.store.tables import UnreadableError
 
@@ -30,6 +31,7 @@ class ColumnScan:
         self._lower, self._upper = lower, upper
         self._merged: MergedScan | None = None
         self._plain: Scan | None = None
+        self._lookup: Lookup | None = None
         self._open(lower, SCAN_CHUNK)
 
     @property
@@ -60,6 +62,19 @@ class ColumnScan:
         """Go on at `key` (or behind it), which must lie behind all that was taken."""
         # Often few records are wanted there.
         self._open(key, SEEK_CHUNK)
+
+    def lookup(self, keys: ByteStrings, plain_bytes: int) -> ByteStrings | None:
+        """The values of some of `keys`, see Lookup; None where they are to be scanned for.
+
+        The scan stays where it is.
+        """
+        try:
+            if self._lookup is None:
+                tables = self._database.tables(self._family)
+                self._lookup = Lookup(tables, self._family, self._lower, self._upper)
+            return self._lookup.find(keys, plain_bytes)
+        except _LEFT_TO_ROCKSDB:
+            return None
 
     def _open(self, key: bytes, first_chunk: int) -> None:
         self._lower = key

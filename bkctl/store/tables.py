@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from bkctl.store.manifest import LiveFile, read_manifest
 _OPEN_TABLES = 64
 _OPEN_BLOCKS = 1 << 17
 _GLOBAL_SEQNO_VERSION = 2
+# Reading past so many bytes that nobody wants costs less than another read.
+_NEAR = 32 << 10
 KIND_BITS = 8
 _KIND_MASK = 0xFF
 
@@ -74,6 +76,15 @@ class Table:
         stop = bisect_left(self._separators, upper, first) + 1
         return first, min(stop, len(self))
 
+    def block_of(self, key: bytes, first: int) -> int | None:
+        """The number of the one block from `first` on that can hold `key`'s newest record."""
+        block = bisect_left(self._separators, key, first)
+        return block if block < len(self) else None
+
+    def stored_size(self, block: int) -> int:
+        """The block's size as stored, in bytes."""
+        return self._sizes[block]
+
     def read(self, first: int, stop: int, plain_bytes: int) -> list[bytes]:
         """The plain blocks `[first, stop)`, or fewer, one at least, where they reach `plain_bytes`.
 
@@ -84,6 +95,28 @@ class Table:
         offsets, sizes = self._offsets[first:within], self._sizes[first:within]
         handles = list(map(BlockHandle, offsets, sizes))
         return self._sst.read_blocks(handles, plain_bytes)
+
+    def read_single(self, numbers: Sequence[int], plain_bytes: int) -> list[bytes]:
+        """As `read`, of single blocks, by their ascending numbers."""
+        blocks: list[bytes] = []
+        for near in self._near(numbers):
+            more = self._sst.read_blocks(near, plain_bytes)
+            blocks += more
+            plain_bytes -= sum(map(len, more))
+            if plain_bytes <= 0:
+                break
+        return blocks
+
+    def _near(self, numbers: Sequence[int]) -> Iterator[list[BlockHandle]]:
+        """Blocks by groups of those that lie close enough together to be read in one go."""
+        group: list[BlockHandle] = []
+        for number in numbers:
+            handle = BlockHandle(self._offsets[number], self._sizes[number])
+            if group and handle.offset - group[-1].end > _NEAR:
+                yield group
+                group = []
+            group.append(handle)
+        yield group
 
 
 @dataclass(frozen=True, slots=True)
