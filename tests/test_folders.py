@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,28 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from bkctl.folders import PrivateFolder
-folder = PrivateFolder("mine-", Path(sys.argv[1]))
-(folder.path / "file").write_bytes(b"x")
-os.kill(os.getpid(), signal.SIGKILL)
+
+calls = 0
+def killed(event, args):
+    global calls
+    if event == sys.argv[2]:
+        calls += 1
+        if calls == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(killed)
+with PrivateFolder("mine-", Path(sys.argv[1])) as folder:
+    (folder / "in" / "it").mkdir(parents=True)
+    (folder / "in" / "it" / "file").write_bytes(b"x")
+    (folder / "link").symlink_to(sys.argv[1])
+    os.kill(os.getpid(), signal.SIGKILL if sys.argv[2] == "use" else 0)
 """
+
+
+def killed_at(base: Path, event: str, nth: int = 1) -> int:
+    """Whether a run was killed as the event (of sys.audit) came for the nth time."""
+    command = [sys.executable, "-c", _KILLED, str(base), event, str(nth)]
+    return subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
 
 def test_a_folder_is_gone_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -28,15 +48,39 @@ def test_a_folder_is_gone_at_the_end_of_the_block(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
-    (tmp_path / "mine-not-ours").mkdir()
-    (left,) = (path for path in tmp_path.iterdir() if (path / "file").exists())
-    with PrivateFolder("mine-", tmp_path) as first, PrivateFolder("mine-", tmp_path) as second:
+@pytest.mark.parametrize("event", ["use", "os.remove", "os.rmdir"])
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(
+    event: str, tmp_path: Path
+) -> None:
+    others = ["mine-not-ours", "mine-", ".mine-not-ours", "mine-12345678"]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+    moments = 0
+    while killed_at(tmp_path, event, moments + 1):
+        moments += 1
+        left = {path.name for path in tmp_path.iterdir()} - set(others)
+        with PrivateFolder("mine-", tmp_path) as first, PrivateFolder("mine-", tmp_path) as second:
+            assert not any((tmp_path / name).exists() for name in left)
+            assert first.is_dir()
+            assert second.is_dir()
+        assert {path.name for path in tmp_path.iterdir()} == set(others)
+        if event == "use":
+            break
+    # Twice its own entries and itself; one of the others is tried, too, before there is any.
+    assert moments == {"use": 1, "os.remove": 3, "os.rmdir": 4}[event]
+    assert all((tmp_path / name / "file").exists() for name in others)
+
+
+def test_what_was_left_unnamed_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    assert killed_at(tmp_path, "os.rename")
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".mine-")
+    with PrivateFolder("mine-", tmp_path):
+        assert left.exists()
+    os.utime(left, (0, 0))
+    with PrivateFolder("mine-", tmp_path):
         assert not left.exists()
-        assert first.is_dir()
-        assert second.is_dir()
-    assert [path.name for path in tmp_path.iterdir()] == ["mine-not-ours"]
 
 
 def test_no_room_is_a_storage_error_with_advice(tmp_path: Path) -> None:

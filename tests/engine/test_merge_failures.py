@@ -240,7 +240,7 @@ def test_links_are_copies_where_there_can_be_none(
 
 
 def test_a_folder_that_a_killed_merge_left_is_removed(repository: Path, tmp_path: Path) -> None:
-    left = tmp_path / "work" / "bkctl-merge-left"
+    left = tmp_path / "work" / "bkctl-merge-left0123"
     left.mkdir(parents=True)
     (left / "owner").touch()
     (left / "000012.sst").touch()

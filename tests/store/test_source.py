@@ -181,13 +181,13 @@ def test_a_manifest_cut_short_never_gives_a_thinner_store(tmp_path: Path, cut: i
 
 def test_leftovers_of_a_killed_run_are_removed_and_living_views_stay(tmp_path: Path) -> None:
     store, work = make_store(tmp_path / "store"), tmp_path / "work"
-    (work / "bkctl-view-dead" / "db").mkdir(parents=True)
-    (work / "bkctl-view-dead" / "owner").touch()
+    (work / "bkctl-view-dead0123" / "db").mkdir(parents=True)
+    (work / "bkctl-view-dead0123" / "owner").touch()
     with (
         Source(SourceOptions(store, work_dir=work)) as first,
         Source(SourceOptions(store, work_dir=work)) as second,
     ):
-        assert not (work / "bkctl-view-dead").exists()
+        assert not (work / "bkctl-view-dead0123").exists()
         assert count(first) == count(second) == 300
     assert list(work.iterdir()) == []
 
