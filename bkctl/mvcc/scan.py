@@ -161,7 +161,7 @@ class EntryScanner:
     ) -> Segment:
         index = candidates[rows]
         if len(index) < len(keys):
-            keys, values = keys.thinned(index), values.take(index)
+            keys, values = keys.take(index), values.take(index)
         lengths = records.short_lengths[rows]
         lengths[records.types[rows] == DELETE] = 0
         is_long = lengths < 0
