@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, KeyIsLockedError
+from bkctl.mvcc import long_values
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.entries import account_long
 from bkctl.mvcc.keys import DATA_END, DATA_PREFIX, split_versioned, versioned_key
@@ -89,6 +90,13 @@ class Sliced:
             ]
         return self._pieces.pop(0) if self._pieces else None
 
+    def seek(self, key: bytes) -> None:
+        self._pieces.clear()
+        self._scan.seek(key)
+
+    def lookup(self, keys: ByteStrings, plain_bytes: int) -> ByteStrings | None:
+        return self._scan.lookup(keys.slice(0, min(self._limit, len(keys))), plain_bytes)
+
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories(), st.data())
@@ -104,7 +112,10 @@ def test_where_reads_begin_and_end_does_not_matter(history: History, data: st.Da
             windows = [tuple(sorted(data.draw(drawn))) for _ in range(3)]
             expected = [scan(source, *window) for window in windows]
             whole = Database.scan_columns
-            for limit in (1, 2, 3):
+            for limit, sample in ((1, 1024), (2, 0), (3, 0)):
+                # Values may be looked up rather than scanned for, too.
+                patch.setattr(long_values, "_SAMPLE", sample)
+                patch.setattr(long_values, "_FEW", 1)
                 patch.setattr(
                     Database,
                     "scan_columns",
