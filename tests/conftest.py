@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from examples.make_store import Made, make_store, region_map_of
 
 SAMPLE_ROWS = 200
 SAMPLE_SEED = 7
+
+# No test asserts a time: Hypothesis' own limits for an example and for drawing it would.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @dataclass(frozen=True, slots=True)

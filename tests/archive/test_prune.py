@@ -192,9 +192,7 @@ class Stopped(Exception):
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=8), st.integers(1, 3))
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_dry_run_tells_what_is_then_done(
     tmp_path: Path, ends: list[tuple[bool, int]], last: int
 ) -> None:

@@ -92,7 +92,7 @@ def fill(data: st.DataObject, history: History, tikv: TikvStore) -> None:
                 tikv.flush()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(histories(max_steps=20), st.data())
 def test_leaving_out_what_is_unchanged_changes_nothing(
     history: History, data: st.DataObject

@@ -282,7 +282,7 @@ def without_long_values(history: History) -> dict[bytes, HeldLock]:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(histories(), st.booleans())
 def test_a_store_holds_what_the_model_says(history: History, is_batched: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:

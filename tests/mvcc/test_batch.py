@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bkctl.codec.memcomparable import encode
@@ -90,7 +90,6 @@ def test_damaged_records_are_found_alike(values: list[bytes]) -> None:
     assert_reads_alike(values)
 
 
-@settings(deadline=None)
 @given(sound)
 def test_a_record_cut_anywhere_is_read_alike(record: bytes) -> None:
     for end in {*range(min(len(record), 40)), *range(max(0, len(record) - 40), len(record))}:

@@ -70,7 +70,7 @@ def resolved(history: History, end_ts: int) -> History | None:
     return after
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(histories(), st.data())
 def test_a_scan_shows_what_resolving_the_locks_would_have_left(
     history: History, data: st.DataObject

@@ -47,7 +47,7 @@ def scan(
     return emitted, writes, long_values
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(histories(), st.data())
 def test_a_scan_shows_what_the_model_says(history: History, data: st.DataObject) -> None:
     newest = max(history.timestamps(), default=0)
@@ -98,7 +98,7 @@ class Sliced:
         return self._scan.lookup(keys.slice(0, min(self._limit, len(keys))), plain_bytes)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(histories(), st.data())
 def test_where_reads_begin_and_end_does_not_matter(history: History, data: st.DataObject) -> None:
     moments = sorted({0, *history.timestamps()})

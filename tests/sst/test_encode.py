@@ -128,7 +128,7 @@ def test_rocksdb_of_older_days_finds_the_file_sound(tmp_path: Path) -> None:
     assert "The file is ok" in told.stdout
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 3000), st.integers(1, 4000))
 def test_the_steps_it_is_written_in_do_not_show(
     tmp_path_factory: pytest.TempPathFactory, count: int, step: int

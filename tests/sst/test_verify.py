@@ -350,7 +350,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(SEEDS), st.data())
 def test_mutated_files_give_only_corruption(seed: bytes, data: st.DataObject) -> None:
     mutated = bytearray(seed)
@@ -359,7 +359,7 @@ def test_mutated_files_give_only_corruption(seed: bytes, data: st.DataObject) ->
     touch_everything(bytes(mutated))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(SEEDS), st.data())
 def test_cut_and_spliced_files_give_only_corruption(seed: bytes, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(seed)))
@@ -370,7 +370,7 @@ def test_cut_and_spliced_files_give_only_corruption(seed: bytes, data: st.DataOb
     touch_everything(seed[:start] + data.draw(st.binary(max_size=40)) + seed[end:])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=300), st.integers(0, 53))
 def test_random_bytes_give_only_corruption(noise: bytes, kept: int) -> None:
     touch_everything(noise)

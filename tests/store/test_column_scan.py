@@ -120,7 +120,7 @@ def chunk_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     return int(request.param)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(steps, min_size=1, max_size=9), st.sampled_from([2, 4, 5, 6]), keys, keys)
 def test_columns_show_what_rocksdb_shows(
     chunk_size: int, changes: list[tuple[str, object]], version: int, low: bytes, high: bytes

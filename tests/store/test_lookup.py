@@ -38,7 +38,7 @@ def looked_up(database: Database, wanted: list[bytes], plain_bytes: int) -> list
     return found
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(steps, min_size=1, max_size=9),
     st.sampled_from([2, 4, 5, 6]),
