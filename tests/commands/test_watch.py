@@ -177,6 +177,21 @@ def test_a_signal_is_told_as_a_failure(signum: signal.Signals, code: int, night:
     assert night.value("last_run_exit_code") == code
 
 
+def test_what_runs_in_the_background_hears_no_ctrl_c(night: Night) -> None:
+    ready = night.base / "ready"
+    os.mkfifo(ready)
+    # What a shell does to "bkctl ... &" in a script.
+    ignoring = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "bkctl")
+    command = [*ignoring, *night.command("--name", "b", "--region-map", ready)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=alone())
+    with ready.open("w") as region_map:
+        running.send_signal(signal.SIGINT)
+        region_map.write(process("regions", "--db", night.store.path).stdout)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert night.heard()[0] == "success"
+
+
 def test_hooks_come_when_the_repository_is_free(night: Night) -> None:
     prune = f"{sys.executable} -m bkctl prune --storage {night.repository} --keep-last 1"
     assert night.run("--name", "a", "--end-ts", 50).returncode == 0
