@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +28,11 @@ from bkctl.storage.base import (
     RandomReader,
     Storage,
     failure,
+    side_by_side,
 )
 
 _MAX_LOCK_BYTES = 1 << 20
 _MAX_REPORT_BYTES = 256 << 20
-_DELETERS = 8
 # Set in backup.lock before a deletion begins: what is found without a backupmeta then is no run's.
 DELETED_FIELD = "deleted"
 _OWN_NAMES = frozenset({META_NAME, LOCK_NAME, REPORT_NAME})
@@ -214,9 +213,7 @@ class BackupDir:
         self._mark_deleted(lock)
         self._storage.delete(self.object_name(META_NAME))
         names = [info.name for info in self.list_files() if info.name != lock]
-        with ThreadPoolExecutor(_DELETERS, thread_name_prefix="delete") as threads:
-            for _ in threads.map(self._storage.delete, names):
-                pass
+        side_by_side(self._storage.delete, names)
         self._storage.discard_staging(self.name)
         self._storage.delete(lock)
 

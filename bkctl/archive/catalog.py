@@ -8,7 +8,6 @@ URL/backupmeta ...            a single backup, as br writes it; it counts as one
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -17,9 +16,8 @@ from bkctl.archive.chain import Chains
 from bkctl.archive.names import META_NAME, REPOSITORY_LOCK_NAME, check_backup_name
 from bkctl.archive.summary import BackupState, BackupSummary, summarize
 from bkctl.errors import UsageError
-from bkctl.storage.base import ObjectInfo, Storage
+from bkctl.storage.base import ObjectInfo, Storage, side_by_side
 
-_READERS = 8
 _UNNAMED = "backup"
 
 
@@ -75,8 +73,7 @@ def read_catalog(storage: Storage) -> Catalog:
         # The folders beside a backupmeta mostly hold its files, one for each store.
         folders = [folder for folder in folders if folder.is_complete()]
         folders.append(RootBackupDir(storage, root_name(storage)))
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="catalog") as readers:
-        backups = readers.map(lambda folder: summarize(storage, folder), folders)
+    backups = side_by_side(lambda folder: summarize(storage, folder), folders)
     return Catalog.of(storage.url, backups)
 
 

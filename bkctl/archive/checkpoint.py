@@ -12,6 +12,7 @@ there. Keys, hashes and IVs are hexadecimal. Records are removed once the backup
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from bkctl.archive.meta import BackupFile
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.mvcc.lock import DecidedLock
-from bkctl.storage.base import Storage, check_name
+from bkctl.storage.base import Storage, check_name, side_by_side
 
 FOLDER = "checkpoint"
 _MAX_RECORD = 64 << 20
@@ -68,19 +69,22 @@ def read_checkpoints(storage: Storage, backup_name: str) -> list[FinishedRange]:
 
     A record that cannot be understood is passed over: its range will be done again.
     """
-    found = []
-    for info in storage.list(f"{backup_name}/{FOLDER}"):
-        try:
-            found.append(_parse(storage.read(info.name, _MAX_RECORD)))
-        except CorruptionError:
-            continue
-    return sorted(found, key=lambda finished: finished.start_key)
+    names = [info.name for info in storage.list(f"{backup_name}/{FOLDER}")]
+    records = side_by_side(lambda name: _read(storage, name), names)
+    return sorted(filter(None, records), key=lambda finished: finished.start_key)
+
+
+def _read(storage: Storage, name: str) -> FinishedRange | None:
+    data = storage.read(name, _MAX_RECORD)
+    with contextlib.suppress(CorruptionError):
+        return _parse(data)
+    return None
 
 
 def remove_checkpoints(storage: Storage, backup_name: str) -> None:
     """Remove all records of a backup."""
-    for info in list(storage.list(f"{backup_name}/{FOLDER}")):
-        storage.delete(info.name)
+    names = [info.name for info in storage.list(f"{backup_name}/{FOLDER}")]
+    side_by_side(storage.delete, names)
 
 
 def _file_to_json(file: BackupFile) -> dict[str, str | int]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
@@ -23,13 +22,12 @@ from bkctl.archive.summary import parse_claim
 from bkctl.engine.parts import finished_span, whole_of
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
-from bkctl.storage.base import Storage
+from bkctl.storage.base import Storage, side_by_side
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
 
 _READ_CHUNK = 4 << 20
-_THREADS = 4
 
 
 def claim_info(command: str, settings: Mapping[str, object], **facts: object) -> bytes:
@@ -90,16 +88,15 @@ def keep_finished(
         if whole_of(span, ranges) is not None and span[0] >= end:
             records.append(record)
             end = span[1]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        whole = list(threads.map(lambda record: _is_whole(backup_dir, record), records))
+    whole = side_by_side(lambda record: _is_whole(backup_dir, record), records)
     kept = [record for record, is_whole in zip(records, whole, strict=True) if is_whole]
     wanted = {LOCK_NAME}
     for record in kept:
         wanted.add(record.record_name)
         wanted.update(file.name for file in record.files)
-    for info in backup_dir.list_files():
-        if info.name.removeprefix(f"{backup_dir.name}/") not in wanted:
-            storage.delete(info.name)
+    present = [info.name for info in backup_dir.list_files()]
+    others = [name for name in present if name.removeprefix(f"{backup_dir.name}/") not in wanted]
+    side_by_side(storage.delete, others)
     storage.discard_staging(backup_dir.name)
     return kept
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bkctl.errors import StorageError
-from bkctl.storage.base import MAX_NAME_BYTES, check_name, folder_parts
+from bkctl.storage.base import MAX_NAME_BYTES, check_name, folder_parts, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,30 @@ def test_a_folder_may_be_given_with_or_without_its_slash() -> None:
     assert folder_parts("a/b") == folder_parts("a/b/") == ("a", "b")
     with pytest.raises(StorageError):
         folder_parts("a/../..")
+
+
+def test_calls_side_by_side_answer_in_order() -> None:
+    assert side_by_side(str, range(100)) == [str(number) for number in range(100)]
+    assert side_by_side(str, ()) == []
+
+
+def test_once_one_call_failed_those_that_wait_are_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def tell_and_shut_down(threads: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
+        told.set()
+        shutdown(threads, *args, **options)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", tell_and_shut_down)
+    begun = []
+
+    def call(number: int) -> None:
+        begun.append(number)
+        if number == 0:
+            raise StorageError("the storage is gone")
+        told.wait()
+
+    with pytest.raises(StorageError, match="is gone"):
+        side_by_side(call, range(1000))
+    assert len(begun) < 20
