@@ -78,7 +78,8 @@ class Saver:
     def _save(self, sst: SstWriter, describe: Callable[[FinishedSst], BackupFile]) -> Saved:
         begun = time.monotonic()
         try:
-            finished = sst.finish()
+            # A storage that keeps the file syncs it; one that sends it away needs no such wait.
+            finished = sst.finish(sync=False)
             file = self._encrypted(describe(finished), finished.path)
             self._storage.save_file(f"{self._folder}/{file.name}", finished.path)
         except BaseException:

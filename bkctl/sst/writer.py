@@ -80,15 +80,21 @@ class SstWriter:
             raise CorruptionError(f"{self.path.name}: {e}") from None
         self._append(pieces)
 
-    def finish(self, noted: Mapping[str, bytes] = MappingProxyType({})) -> FinishedSst:
-        """Complete and sync the file, with `noted` as properties; raises what `write` does."""
+    def finish(
+        self, noted: Mapping[str, bytes] = MappingProxyType({}), *, sync: bool = True
+    ) -> FinishedSst:
+        """Complete the file, with `noted` as properties; raises what `write` does.
+
+        Without `sync` it is not on stable storage yet: for who has that done, or needs it not.
+        """
         try:
             pieces = self._table.finish(noted)
         except CorruptionError as e:
             raise CorruptionError(f"{self.path.name}: {e}") from None
         self._append(pieces)
         try:
-            os.fsync(self._file.fileno())
+            if sync:
+                os.fsync(self._file.fileno())
             self._file.close()
         except OSError as e:
             raise self._error(e) from None

@@ -24,14 +24,41 @@ _OPEN_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
-def open_child(parent: int, name: str, create: bool = False, mode: int = 0o777) -> int:
-    """Open the directory `name`, made durably first if asked; FileNotFoundError if absent."""
-    if create:
+def open_child(parent: int, name: str) -> int:
+    """Open the directory `name`; FileNotFoundError if absent."""
+    return os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+class FolderMaker:
+    """Makes directories durably, each sync once; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._durable: set[tuple[int, int]] = set()
+
+    def open_child(self, parent: int, name: str, mode: int = 0o777) -> int:
+        """Open the directory `name`, which is made if need be, and whose name is durable then."""
+        made = False
         with suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=parent)
-        # Even if it was there: whoever made it may not have come to this yet.
-        fsync_directory(parent)
-    return os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            made = True
+        child = open_child(parent, name)
+        try:
+            status = os.fstat(child)
+            known = (status.st_dev, status.st_ino)
+            # One that was there is synced too: whoever made it may not have come to this yet.
+            if made or known not in self._durable:
+                fsync_directory(parent)
+                self._durable.add(known)
+        except BaseException:
+            os.close(child)
+            raise
+        return child
+
+    def remove_child(self, parent: int, name: str) -> None:
+        """Remove the directory `name`, which is empty."""
+        os.rmdir(name, dir_fd=parent)
+        # Its number may be the next one's.
+        self._durable.clear()
 
 
 def make_directories(path: Path) -> None:

@@ -38,7 +38,7 @@ class DecryptingReader(RandomReader):
 def encrypt_in_place(path: Path, cipher: Cipher) -> tuple[bytes, bytes]:
     """Encrypt a file of ours where it lies; its new IV, and the SHA-256 of what is stored now.
 
-    Raises StorageError. A file that this was broken off in is of no use.
+    Nothing is synced. Raises StorageError. A file that this was broken off in is of no use.
     """
     iv, digest = new_iv(), hashlib.sha256()
     context = cipher.at(iv, 0)
@@ -50,7 +50,6 @@ def encrypt_in_place(path: Path, cipher: Cipher) -> tuple[bytes, bytes]:
                 digest.update(stored)
                 _write_all(file.fileno(), stored, offset)
                 offset += len(data)
-            os.fsync(file.fileno())
     except OSError as e:
         raise StorageError(
             f"{path}: cannot be encrypted ({e.strerror}); check space and permissions there"

@@ -37,6 +37,7 @@ from bkctl.storage.base import (
 from bkctl.storage.durable import (
     OPEN_DIRECTORY,
     OPEN_FILE,
+    FolderMaker,
     copy_into,
     create_empty,
     fsync_directory,
@@ -108,6 +109,7 @@ class LocalStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))
+        self._maker = FolderMaker()
 
     def __repr__(self) -> str:
         return f"LocalStorage({self.url!r})"
@@ -267,7 +269,7 @@ class LocalStorage(Storage):
             self._reporting("cannot be made", f"{backup_name}/{STAGING_FOLDER}"),
             self._folder(backup_name.split("/"), create=True) as fd,
         ):
-            os.close(open_child(fd, STAGING_FOLDER, create=True, mode=0o700))
+            os.close(self._maker.open_child(fd, STAGING_FOLDER, mode=0o700))
         return self._root / backup_name / STAGING_FOLDER
 
     def discard_staging(self, backup_name: str) -> None:
@@ -308,7 +310,7 @@ class LocalStorage(Storage):
             *folder, leaf = folder
             try:
                 with self._folder(folder) as fd:
-                    os.rmdir(leaf, dir_fd=fd)
+                    self._maker.remove_child(fd, leaf)
             except OSError:
                 # Not empty, or someone else's business: an empty folder more does no harm.
                 return
@@ -337,7 +339,7 @@ class LocalStorage(Storage):
         fd = os.open(self._root, OPEN_DIRECTORY)
         try:
             for part in parts:
-                child = open_child(fd, part, create)
+                child = self._maker.open_child(fd, part) if create else open_child(fd, part)
                 os.close(fd)
                 fd = child
             yield fd

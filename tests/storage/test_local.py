@@ -318,6 +318,34 @@ def test_a_replacement_that_fails_leaves_the_old_object(
         assert all_files(storage) == {"x"}
 
 
+def test_the_name_of_a_folder_is_made_durable_once_each_time_it_is_made(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.write("x", b"")
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noting(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    root = root_of(storage).stat().st_ino
+    for _ in range(2):
+        synced.clear()
+        storage.write("a/x", b"")
+        storage.write("a/y", b"")
+        assert synced.count(root) == 1
+        storage.delete("a/x")
+        storage.delete("a/y")
+    # One that somebody else made may not be durable yet.
+    (root_of(storage) / "b").mkdir()
+    synced.clear()
+    storage.write("b/x", b"")
+    storage.write("b/y", b"")
+    assert synced.count(root) == 1
+
+
 def test_files_that_cannot_be_objects_are_passed_over(storage: LocalStorage) -> None:
     storage.write("x", b"")
     root = root_of(storage)
