@@ -53,7 +53,7 @@ def take_backup(
 ) -> Report:
     """Take the backup with the workers of `pool`, and publish it if every range succeeded.
 
-    Holds the repository's lock meanwhile.
+    Holds the repository's lock meanwhile. The workers end with it.
 
     The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
     published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
@@ -86,6 +86,7 @@ def take_backup(
                 if request.wait_locks is not None:
                     run = _Again(request, task, store_id, pool, listener, is_cancelled)
                     result = wait_for_locks(result, request.wait_locks, run, is_cancelled)
+                pool.dismiss()
             for record in finished:
                 result.files += record.files
                 result.decided_locks += record.decided_locks

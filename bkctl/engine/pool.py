@@ -210,6 +210,12 @@ class WorkerPool:
         self._dispatch()
         return events
 
+    def dismiss(self) -> None:
+        """Tell idle workers to end, and do not wait for that: `close` is all that may follow."""
+        for worker in self._workers:
+            if worker.is_idle:
+                worker.stop()
+
     def close(self) -> None:
         """End all workers: idle ones at once, running jobs are waited for."""
         for worker in self._workers:

@@ -209,6 +209,24 @@ def test_closing_waits_for_what_is_left_of_jobs(make_pool: MakePool, tmp_path: P
     assert not alive(pid)
 
 
+def test_dismissed_workers_end_once_they_are_done(make_pool: MakePool, tmp_path: Path) -> None:
+    pool = make_pool(jobs.until_released)
+    pool.adjust_with(2)
+    paths = fifos(tmp_path, 2)
+    for path in paths:
+        pool.submit(path)
+    with open(paths[0], "wb", buffering=0) as end:
+        end.write(b"x")
+    while not any(isinstance(event, JobDone) for event in pool.wait(10)):
+        pass
+    pids = pool.process_ids
+    pool.dismiss()
+    with open(paths[1], "wb", buffering=0) as end:
+        end.write(b"x")
+        pool.close()
+    assert not any(alive(pid) for pid in pids)
+
+
 def test_cancelling_stops_running_jobs_and_forgets_queued_ones(make_pool: MakePool) -> None:
     pool = make_pool(jobs.until_cancelled)
     pool.adjust_with(1)
