@@ -142,6 +142,27 @@ def test_keys_too_long_for_a_matrix_are_refused(key: bytes) -> None:
         decode_blocks([block_of([(key, 1, 1, b"")], 16)])
 
 
+def numbered_block(first: int, count: int) -> bytes:
+    return block_of([(b"%08d" % (first + n), 1, 1, b"v") for n in range(count)], 2000)
+
+
+def test_a_run_may_be_long() -> None:
+    blocks = [numbered_block(0, 1024), numbered_block(1024, 1), numbered_block(1025, 130)]
+    assert by_columns(blocks) == one_by_one(blocks)
+
+
+def test_a_run_that_is_too_long_is_refused() -> None:
+    with pytest.raises(CorruptionError, match="a run of more than 1024 entries"):
+        decode_blocks([numbered_block(0, 1025)])
+
+
+def test_a_long_run_among_many_short_ones_is_refused() -> None:
+    short = [numbered_block(1000 + n, 1) for n in range(300)]
+    assert by_columns(short) == one_by_one(short)
+    with pytest.raises(CorruptionError, match="of very different lengths"):
+        decode_blocks([numbered_block(0, 1000), *short])
+
+
 handles = st.lists(
     st.tuples(st.integers(0, 1000), st.integers(0, 1 << 40)), min_size=1, max_size=30
 )
