@@ -41,8 +41,14 @@ bench-docs: $(STAMP)  ## make the benchmark page's tables and chart from docs/be
 	$(BIN)/bkctl bench --from docs/benchmark.json --chart docs/benchmark.svg \
 		--page docs/benchmark.md >/dev/null
 
-proto: $(STAMP)  ## generate the protobuf code again after a change of backup.proto
-	$(BIN)/python -m grpc_tools.protoc -Ibkctl/archive --python_out=bkctl/archive --pyi_out=bkctl/archive bkctl/archive/backup.proto
+# Code that an older generator made runs with the protobuf of its major version and of the next.
+PROTO_VENV := .proto-venv
+
+proto:  ## generate the protobuf code again after a change in bkctl/proto
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/pip install --quiet 'grpcio-tools==1.76.0'
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. bkctl/proto/*.proto
+	rm -rf $(PROTO_VENV)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PROTO_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ def main() -> None:
         interrupts.settle()
         # The system takes it all back at once; nothing is to be looked through for that.
         gc.freeze()
-        if processes := sys.modules.get("bkctl.processes"):
+        if processes := sys.modules.get("bkctl.pool.processes"):
             processes.end_all()
 
 

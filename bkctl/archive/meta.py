@@ -21,8 +21,8 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from bkctl.archive import backup_pb2
 from bkctl.errors import CorruptionError, StorageError
+from bkctl.proto import backup_pb2
 from bkctl.storage.base import check_name
 from bkctl.store.ident import API_NAMES, API_V1
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
+from bkctl.ui.lines import QuietStream
 from bkctl.ui.periodic import PERIOD_SECONDS
-from bkctl.ui.progress import QuietStream, is_screen
+from bkctl.ui.progress import is_screen
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

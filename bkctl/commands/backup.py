@@ -18,8 +18,8 @@ from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
-    from bkctl.engine.pool import WorkerPool
-    from bkctl.engine.request import BackupRequest
+    from bkctl.backup.request import BackupRequest
+    from bkctl.pool.pool import WorkerPool
 
 HELP = """Take a backup of a store as of --end-ts.
 
@@ -146,9 +146,9 @@ def backup(
         watched(watchers, unbegun) as watch,
         options.naming_region_map(choice := options.required("--region-map", region_map)),
     ):
-        from bkctl.engine.request import BackupRequest
-        from bkctl.engine.wait import Patience
-        from bkctl.engine.workers import backup_workers
+        from bkctl.backup.request import BackupRequest
+        from bkctl.backup.wait import Patience
+        from bkctl.backup.workers import backup_workers
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import load_backend, parse_storage
 
@@ -235,8 +235,8 @@ def _run(
     *,
     as_json: bool,
 ) -> None:
-    from bkctl.engine.backup import take_backup
-    from bkctl.engine.outcome import failed_report
+    from bkctl.backup.backup import take_backup
+    from bkctl.backup.outcome import failed_report
     from bkctl.ui.output import print_json
     from bkctl.ui.progress import make_listener
 

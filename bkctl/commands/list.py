@@ -30,7 +30,7 @@ def list_(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """List backups."""
-    from bkctl.archive.catalog import read_catalog
+    from bkctl.repository.catalog import read_catalog
     from bkctl.storage.url import open_storage, parse_storage
     from bkctl.ui import backups, output
 

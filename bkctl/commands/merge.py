@@ -15,7 +15,7 @@ from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
-    from bkctl.engine.merge import MergeRequest, MergeResult
+    from bkctl.merge.merge import MergeRequest, MergeResult
     from bkctl.ui.output import Page
 
 HELP = """Merge a chain into one full backup as of its end, from the backups alone.
@@ -77,7 +77,7 @@ def merge(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Merge a chain and say what came of it."""
-    from bkctl.engine.merge import MergeRequest, plan_merge
+    from bkctl.merge.merge import MergeRequest, plan_merge
     from bkctl.sst.writer import Compression as SstCompression
     from bkctl.storage.url import parse_storage
 
@@ -104,8 +104,8 @@ def merge(
 
 
 def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bool) -> MergeResult:
-    from bkctl.engine.merge import merge as merge_chain
-    from bkctl.engine.workers import merge_workers
+    from bkctl.merge.merge import merge as merge_chain
+    from bkctl.merge.workers import merge_workers
     from bkctl.storage.url import load_backend
     from bkctl.ui.progress import make_listener
 

@@ -11,9 +11,9 @@ from bkctl.errors import CancelledError, UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
-    from bkctl.archive.prune import PrunePlan
-    from bkctl.archive.repository_lock import RepositoryLock
-    from bkctl.archive.retention import Policy
+    from bkctl.repository.lock import RepositoryLock
+    from bkctl.repository.prune import PrunePlan
+    from bkctl.repository.retention import Policy
     from bkctl.storage.base import Storage
 
 HELP = """Remove the backups that no --keep option keeps, and what dead runs left.
@@ -86,7 +86,7 @@ def prune(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Remove old backups and leftovers."""
-    from bkctl.archive.retention import Policy
+    from bkctl.repository.retention import Policy
     from bkctl.storage.url import open_storage, parse_storage
 
     policy = Policy(
@@ -105,7 +105,7 @@ def prune(
 
 
 def _dry_run(storage: Storage, policy: Policy, after: int, *, as_json: bool) -> None:
-    from bkctl.archive.prune import plan_prune
+    from bkctl.repository.prune import plan_prune
     from bkctl.ui import output, prunes
 
     plan = plan_prune(storage, policy, after, time.time())
@@ -117,8 +117,8 @@ def _dry_run(storage: Storage, policy: Policy, after: int, *, as_json: bool) -> 
 
 
 def _run(storage: Storage, policy: Policy, after: int, *, as_json: bool) -> None:
-    from bkctl.archive.prune import carry_out, plan_prune
-    from bkctl.archive.repository_lock import repository_lock
+    from bkctl.repository.lock import repository_lock
+    from bkctl.repository.prune import carry_out, plan_prune
     from bkctl.ui import output, prunes
 
     page = output.Page.of_stdout()

@@ -101,7 +101,7 @@ def ranges(
     ):
         plan = _make_plan(choice, source, store_id, keys, raw)
         if source is not None and window.start_ts and not raw and not read_all:
-            from bkctl.engine.changes import without_unchanged
+            from bkctl.backup.changes import without_unchanged
 
             plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
     _show(plan, window, json, csv)

@@ -14,9 +14,9 @@ from bkctl.errors import UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
-    from bkctl.archive.verify_file import Finding
-    from bkctl.engine.restore import RestorePlan, RestoreRequest, RestoreResult
+    from bkctl.restore.restore import RestorePlan, RestoreRequest, RestoreResult
     from bkctl.ui.output import Page
+    from bkctl.verify.file import Finding
 
 HELP = """Restore a backup, with all it builds on, into a new RocksDB directory.
 
@@ -80,7 +80,7 @@ def restore(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Restore a backup and say what came of it."""
-    from bkctl.engine.restore import DEFAULT_JOBS, RestoreRequest
+    from bkctl.restore.restore import DEFAULT_JOBS, RestoreRequest
     from bkctl.storage.url import parse_storage
 
     given = [choice for choice in (backup, name, at) if choice is not None]
@@ -104,7 +104,7 @@ def restore(
 
 
 def _plan(request: RestoreRequest, as_json: bool) -> tuple[Finding, ...]:
-    from bkctl.engine.restore import plan_restore
+    from bkctl.restore.restore import plan_restore
     from bkctl.ui.output import Page, print_json
 
     plan = plan_restore(request)
@@ -123,7 +123,7 @@ def _plan(request: RestoreRequest, as_json: bool) -> tuple[Finding, ...]:
 def _restore(
     request: RestoreRequest, progress: options.ProgressMode, as_json: bool
 ) -> tuple[Finding, ...]:
-    from bkctl.engine.restore import restore as restore_backup
+    from bkctl.restore.restore import restore as restore_backup
     from bkctl.ui.output import Page, print_json
     from bkctl.ui.transfer import TransferLine
 

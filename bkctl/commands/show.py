@@ -35,7 +35,7 @@ def show(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Show one backup."""
-    from bkctl.archive.details import inspect_backup
+    from bkctl.repository.details import inspect_backup
     from bkctl.storage.url import open_storage, parse_storage
     from bkctl.ui import backups, output
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.commands import options
-from bkctl.engine.verify_level import Level
 from bkctl.errors import BkctlError, UsageError
+from bkctl.verify.level import Level
 
 if TYPE_CHECKING:
-    from bkctl.engine.verify import Against, Verification
     from bkctl.ui.output import Page
+    from bkctl.verify.verify import Against, Verification
 
 HELP = """Prove backups whole: the newest one, those that are named, or --all.
 
@@ -70,10 +70,10 @@ def verify(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Verify backups and show what is wrong with them."""
-    from bkctl.engine.verify import Verifier, failed_verification
     from bkctl.storage.url import parse_storage
     from bkctl.ui.output import Page, print_json
     from bkctl.ui.progress import make_listener
+    from bkctl.verify.verify import Verifier, failed_verification
 
     if every and names:
         raise UsageError("--all and names exclude each other; give one of them")
@@ -110,7 +110,7 @@ def _against(
     work_dir: Path | None,
     recovery: options.Recovery,
 ) -> Against:
-    from bkctl.engine.verify import Against
+    from bkctl.verify.verify import Against
 
     source = options.source_options(db, work_dir, wal_dir, recovery)
     if region_map is None:

@@ -19,7 +19,7 @@ from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
-    from bkctl.engine.events import Listener
+    from bkctl.pool.events import Listener
     from bkctl.ui.metrics import RunMetrics
 
 FailedReport = Callable[[BkctlError], "Report"]
@@ -50,7 +50,7 @@ class Watch:
         """What the run is to tell its events: the display, and those who count."""
         if self._metrics is None:
             return display
-        from bkctl.engine.events import Listeners
+        from bkctl.pool.events import Listeners
 
         return Listeners(display, self._metrics)
 

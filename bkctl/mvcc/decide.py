@@ -28,7 +28,8 @@ from bkctl.mvcc.keys import (
 )
 from bkctl.mvcc.lock import DELETE, PUT, DecidedLock, Lock, parse_lock
 from bkctl.mvcc.write import ROLLBACK, parse_write
-from bkctl.store.database import Database, Scan
+from bkctl.store.database import Database
+from bkctl.store.scan import Scan
 
 _BATCH = 256
 _TAKEN = 4096

@@ -6,40 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import StorageError
+from bkctl.pool.events import OperationCounts
 from bkctl.storage.base import NotFoundError, ObjectInfo, RandomReader, Storage
-
-
-@dataclass(frozen=True, slots=True)
-class OperationCounts:
-    """The counts of one operation, named as the method of Storage or RandomReader.
-
-    `seconds` is the time spent in calls, their retries and pauses included; bytes are those of
-    objects, counted once however often they were sent. NotFoundError counts as an answer.
-    """
-
-    operation: str
-    calls: int = 0
-    failures: int = 0
-    retries: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    seconds: float = 0.0
-
-    def plus(self, other: OperationCounts) -> OperationCounts:
-        """Add up two counts of the same operation."""
-        return OperationCounts(
-            self.operation,
-            self.calls + other.calls,
-            self.failures + other.failures,
-            self.retries + other.retries,
-            self.bytes_sent + other.bytes_sent,
-            self.bytes_received + other.bytes_received,
-            self.seconds + other.seconds,
-        )
 
 
 class Metrics:

@@ -7,16 +7,14 @@ what a store holds, and on what is broken in it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.store.lookup import Lookup
 from bkctl.store.merge import SCAN_CHUNK, SEEK_CHUNK, MergedScan
-from bkctl.store.tables import UnreadableError
-
-if TYPE_CHECKING:
-    from bkctl.store.database import Database, Scan
+from bkctl.store.scan import Scan
+from bkctl.store.tables import Tables, UnreadableError
 
 _PLAIN_RECORDS = 4096
 _PLAIN_BYTES = 1 << 20
@@ -26,8 +24,20 @@ _LEFT_TO_ROCKSDB = (UnreadableError, CorruptionError, StorageError, OSError)
 class ColumnScan:
     """Reads `[lower, upper)` of a family, in key order; take from it until it gives None."""
 
-    def __init__(self, database: Database, family: str, lower: bytes, upper: bytes) -> None:
-        self._database, self._family = database, family
+    def __init__(
+        self,
+        family: str,
+        lower: bytes,
+        upper: bytes,
+        *,
+        tables: Callable[[], Tables],
+        plain: Callable[[bytes], Scan],
+    ) -> None:
+        """Read by `tables`, or else by the scan that `plain` begins at a key.
+
+        `tables` raises UnreadableError where not all of the family is in known files.
+        """
+        self._family, self._tables, self._plain_from = family, tables, plain
         self._lower, self._upper = lower, upper
         self._merged: MergedScan | None = None
         self._plain: Scan | None = None
@@ -70,8 +80,7 @@ class ColumnScan:
         """
         try:
             if self._lookup is None:
-                tables = self._database.tables(self._family)
-                self._lookup = Lookup(tables, self._family, self._lower, self._upper)
+                self._lookup = Lookup(self._tables(), self._family, self._lower, self._upper)
             return self._lookup.find(keys, plain_bytes)
         except _LEFT_TO_ROCKSDB:
             return None
@@ -82,10 +91,9 @@ class ColumnScan:
             self._plain.seek(key)
             return
         try:
-            tables = self._database.tables(self._family)
-            self._merged = MergedScan(tables, self._family, key, self._upper, first_chunk)
+            self._merged = MergedScan(self._tables(), self._family, key, self._upper, first_chunk)
         except _LEFT_TO_ROCKSDB:
             self._open_plain(key)
 
     def _open_plain(self, key: bytes) -> None:
-        self._plain = self._database.scan(self._family, key, self._upper)
+        self._plain = self._plain_from(key)

@@ -1,7 +1,6 @@
 """A store's own identity: the StoreIdent record.
 
-key 01 01 in `default`: protobuf {1: cluster_id u64, 2: store_id u64, 3: api_version}
-api_version: 0 V1, 1 V1TTL, 2 V2
+key 01 01 in `default`: protobuf StoreIdent (bkctl/proto/raft_serverpb.proto)
 """
 
 from __future__ import annotations
@@ -9,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bkctl.codec.varint import decode_uvarint
 from bkctl.errors import CorruptionError
+from bkctl.proto import raft_serverpb_pb2
+from bkctl.proto.strict import parse
 
 IDENT_KEY = b"\x01\x01"
 API_V1, API_V1TTL, API_V2 = 0, 1, 2
@@ -28,18 +28,12 @@ class StoreIdent:
 
 def parse_store_ident(value: bytes, source: Path) -> StoreIdent:
     """Read the record's value; raises CorruptionError naming `source` for anything else."""
-    numbers = {1: 0, 2: 0, 3: 0}
-    pos = 0
     try:
-        while pos < len(value):
-            tag, pos = decode_uvarint(value, pos)
-            number, pos = decode_uvarint(value, pos)
-            if tag & 7 != 0:
-                raise CorruptionError("a field that is no number")
-            if tag >> 3 in numbers:
-                numbers[tag >> 3] = number
+        ident = parse(raft_serverpb_pb2.StoreIdent, value)
     except CorruptionError as e:
         raise CorruptionError(f"{source}: the store's identity record is damaged ({e})") from None
-    if numbers[3] not in API_NAMES:
-        raise CorruptionError(f"{source}: unknown API version {numbers[3]} in the store's identity")
-    return StoreIdent(numbers[1], numbers[2], numbers[3])
+    if ident.api_version not in API_NAMES:
+        raise CorruptionError(
+            f"{source}: unknown API version {ident.api_version} in the store's identity"
+        )
+    return StoreIdent(ident.cluster_id, ident.store_id, ident.api_version)

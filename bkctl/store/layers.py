@@ -18,8 +18,9 @@ from itertools import groupby
 from pathlib import Path
 
 from bkctl.errors import BkctlError, CorruptionError
-from bkctl.store.database import READAHEAD, Database, Scan
+from bkctl.store.database import READAHEAD, Database
 from bkctl.store.new_store import LEVELS, NewStore
+from bkctl.store.scan import Scan
 
 _BUFFERS = 32 << 20
 _LEAST_READAHEAD = 64 << 10

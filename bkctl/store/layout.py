@@ -19,11 +19,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bkctl.codec.varint import decode_uvarint
 from bkctl.errors import CorruptionError, SourceError
+from bkctl.proto import encryptionpb_pb2
+from bkctl.proto.strict import has_unknown_fields, parse
 
-_ENCRYPTION_METHOD_FIELD = 3
-_PLAINTEXT = 1
+_PLAINTEXT = encryptionpb_pb2.PLAINTEXT
 _FILE_DICT_HEADER = 16
 
 
@@ -94,48 +94,20 @@ def _refuse_encryption(db_dir: Path) -> None:
 def _first_encrypted(content: bytes) -> str | None:
     """Name a file that a TiKV file dictionary says is encrypted, or None.
 
-    The dictionary is protobuf {1: map<name, {3: method}>} behind a 16-byte header; methods up to
-    1 are plain text. What cannot be parsed but names database files counts as encrypted.
+    It is a FileDictionary (bkctl/proto/encryptionpb.proto) behind a 16-byte header. What cannot
+    be parsed but names database files counts as encrypted.
     """
     for start in (_FILE_DICT_HEADER, 0):
         try:
-            entries = list(_dictionary(content[start:]))
+            dictionary = parse(encryptionpb_pb2.FileDictionary, content[start:])
         except CorruptionError:
             continue
-        return next((name for name, method in entries if method > _PLAINTEXT), None)
+        if has_unknown_fields(dictionary):
+            continue
+        named_so = (n for n, info in dictionary.files.items() if info.method > _PLAINTEXT)
+        return next(named_so, None)
     named = re.search(rb"[\w/.-]*(\.sst|MANIFEST-\d+|CURRENT|\.log)", content)
     return named.group().decode() if named else None
-
-
-def _dictionary(data: bytes) -> list[tuple[str, int]]:
-    entries = []
-    for field, entry in _fields(data):
-        if field != 1 or not isinstance(entry, bytes):
-            raise CorruptionError("not a file dictionary")
-        pair = dict(_fields(entry))
-        name, info = pair.get(1, b""), pair.get(2, b"")
-        if not isinstance(name, bytes) or not isinstance(info, bytes):
-            raise CorruptionError("not a file dictionary")
-        method = dict(_fields(info)).get(_ENCRYPTION_METHOD_FIELD, 0)
-        entries.append((name.decode("utf-8", "replace"), method if isinstance(method, int) else 0))
-    return entries
-
-
-def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
-    """Split a protobuf message of varints and byte strings into (field number, value)."""
-    fields: list[tuple[int, int | bytes]] = []
-    pos = 0
-    while pos < len(data):
-        tag, pos = decode_uvarint(data, pos)
-        value, pos = decode_uvarint(data, pos)
-        if tag & 7 == 0:
-            fields.append((tag >> 3, value))
-        elif tag & 7 == 2 and pos + value <= len(data):
-            fields.append((tag >> 3, data[pos : pos + value]))
-            pos += value
-        else:
-            raise CorruptionError("not a protobuf message of this form")
-    return fields
 
 
 def _newest_options(db_dir: Path) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.store.database import Database, flush_logs, require_families
+from bkctl.store.database import Database, require_families
+from bkctl.store.flush import flush_logs
 from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.layout import locate
 from bkctl.store.manifest import LiveFile

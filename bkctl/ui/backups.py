@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bkctl.archive.catalog import Catalog
-from bkctl.archive.chain import ChainNode
-from bkctl.archive.contents import Totals
-from bkctl.archive.details import BackupDetails
 from bkctl.archive.report import KeyRange
-from bkctl.archive.summary import BackupState, BackupSummary
 from bkctl.codec.tso import compose, format_ts, physical_ms
+from bkctl.repository.catalog import Catalog
+from bkctl.repository.chain import ChainNode
+from bkctl.repository.contents import Totals
+from bkctl.repository.details import BackupDetails
+from bkctl.repository.summary import BackupState, BackupSummary
 from bkctl.ui.human import format_count, format_duration, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
 from bkctl.ui.output import Page

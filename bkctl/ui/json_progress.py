@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from bkctl.archive.report import Report
-from bkctl.engine.events import DoneRange
-from bkctl.regions.plan import BackupRange
+from bkctl.pool.events import DoneRange, JobRange
 from bkctl.ui import log
+from bkctl.ui.lines import failure_line
 from bkctl.ui.periodic import PeriodicListener
-from bkctl.ui.progress import failure_line
 
 
 class JsonListener(PeriodicListener):
@@ -42,7 +41,7 @@ class JsonListener(PeriodicListener):
         log.detail("range_done", f"region {done.backup_range.region.id} done", **fields)
         super().range_done(worker, done)
 
-    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+    def range_failed(self, worker: int, backup_range: JobRange, kind: str, message: str) -> None:
         """See Listener."""
         log.detail(
             "range_failed",
@@ -101,7 +100,7 @@ def log_report(report: Report) -> None:
         log.detail("not_published", message, "error", **fields)
 
 
-def _keys(backup_range: BackupRange) -> dict[str, object]:
+def _keys(backup_range: JobRange) -> dict[str, object]:
     return {
         "region_id": backup_range.region.id,
         "start_key": backup_range.raw_start_key.hex().upper(),

@@ -11,11 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bkctl.engine.events import DoneRange, SilentListener
-from bkctl.regions.plan import BackupRange
+from bkctl.pool.events import DoneRange, JobRange, SilentListener
 from bkctl.ui.human import format_count, format_duration, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
-from bkctl.ui.progress import QuietStream, failure_line
+from bkctl.ui.lines import QuietStream, failure_line
 from bkctl.ui.tally import RangeInWork, Tally
 
 _REFRESHES_PER_SECOND = 4
@@ -47,7 +46,7 @@ class RichListener(SilentListener):
         self._tally.started(total_ranges, approximate_keys)
         self._live.start(refresh=True)
 
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
+    def range_started(self, worker: int, backup_range: JobRange) -> None:
         """See Listener."""
         self._tally.range_started(worker, backup_range)
 
@@ -59,7 +58,7 @@ class RichListener(SilentListener):
         """See Listener."""
         self._tally.range_done(worker, done.kvs, done.plain_bytes)
 
-    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+    def range_failed(self, worker: int, backup_range: JobRange, kind: str, message: str) -> None:
         """See Listener."""
         self._tally.range_failed(worker, backup_range)
         line = Text(failure_line(backup_range, kind, message), "red")

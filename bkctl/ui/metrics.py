@@ -16,9 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bkctl.archive.report import Report
 from bkctl.codec.tso import physical_ms
-from bkctl.engine.events import DoneRange, SilentListener
 from bkctl.errors import KINDS
-from bkctl.storage.metrics import OperationCounts
+from bkctl.pool.events import DoneRange, OperationCounts, SilentListener
 from bkctl.ui.metrics_file import Samples, continued
 
 PREFIX = "bkctl_"

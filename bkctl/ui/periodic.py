@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bkctl.engine.events import DoneRange, SilentListener
-from bkctl.regions.plan import BackupRange
+from bkctl.pool.events import DoneRange, JobRange, SilentListener
 from bkctl.ui.tally import Tally
 
 PERIOD_SECONDS = 10.0
@@ -31,7 +30,7 @@ class PeriodicListener(SilentListener):
         self._last = self._clock()
         self._is_running = True
 
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
+    def range_started(self, worker: int, backup_range: JobRange) -> None:
         """See Listener."""
         self.tally.range_started(worker, backup_range)
         self._tell_if_due()
@@ -46,7 +45,7 @@ class PeriodicListener(SilentListener):
         self.tally.range_done(worker, done.kvs, done.plain_bytes)
         self._tell_if_due()
 
-    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+    def range_failed(self, worker: int, backup_range: JobRange, kind: str, message: str) -> None:
         """See Listener."""
         self.tally.range_failed(worker, backup_range)
         self._tell_if_due()

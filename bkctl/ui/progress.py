@@ -6,23 +6,17 @@ run alone.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
-from bkctl.engine.events import Listener, SilentListener
 from bkctl.errors import UsageError
-from bkctl.regions.plan import BackupRange
+from bkctl.pool.events import JobRange, Listener, SilentListener
 from bkctl.ui import log
-from bkctl.ui.keys import describe_key, shorten_middle
+from bkctl.ui.lines import QuietStream, failure_line
 from bkctl.ui.periodic import PeriodicListener
-
-_MAX_SHOWN_KEY = 60
-# What writing to a closed, full or torn-down stream raises.
-_STREAM_ERRORS = (OSError, ValueError)
 
 
 def make_listener(
@@ -57,34 +51,6 @@ def is_screen(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
 
 
-def failure_line(backup_range: BackupRange, kind: str, message: str) -> str:
-    """A failed range on one line: which, and why."""
-    start = shorten_middle(describe_key(backup_range.raw_start_key, "(start)"), _MAX_SHOWN_KEY)
-    end = shorten_middle(describe_key(backup_range.raw_end_key, "(end)"), _MAX_SHOWN_KEY)
-    reason = log.one_line(message)
-    return f"region {backup_range.region.id} [{start}, {end}) failed: {kind}: {reason}"
-
-
-class QuietStream:
-    """Passes on to a stream what it takes; what cannot be written is lost without an error."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        # Displays choose their characters by it.
-        self.encoding = stream.encoding
-
-    def write(self, text: str) -> int:
-        """Write the text, or not."""
-        with contextlib.suppress(*_STREAM_ERRORS):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream, or not."""
-        with contextlib.suppress(*_STREAM_ERRORS):
-            self._stream.flush()
-
-
 class PlainListener(PeriodicListener):
     """One line of figures every ten seconds at most, one at the end, one for each failure."""
 
@@ -96,7 +62,7 @@ class PlainListener(PeriodicListener):
         """See PeriodicListener."""
         self._say(self.tally.in_words(finished=finished))
 
-    def range_failed(self, worker: int, backup_range: BackupRange, kind: str, message: str) -> None:
+    def range_failed(self, worker: int, backup_range: JobRange, kind: str, message: str) -> None:
         """See Listener."""
         self._say(failure_line(backup_range, kind, message))
         super().range_failed(worker, backup_range, kind, message)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 
-from bkctl.archive.prune import Decision, Kind, PrunePlan
-from bkctl.archive.retention import Group, Policy, time_of
 from bkctl.codec.tso import format_ts
+from bkctl.repository.prune import Decision, Kind, PrunePlan
+from bkctl.repository.retention import Group, Policy, time_of
 from bkctl.ui.human import format_count, format_size
 from bkctl.ui.output import Page
 

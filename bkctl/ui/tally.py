@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bkctl.regions.plan import BackupRange
+from bkctl.pool.events import JobRange
 from bkctl.ui.human import format_count, format_duration, format_size
 
 
@@ -13,7 +13,7 @@ from bkctl.ui.human import format_count, format_duration, format_size
 class RangeInWork:
     """The range that a worker has, with what it has emitted of it so far."""
 
-    backup_range: BackupRange
+    backup_range: JobRange
     kvs: int = 0
     plain_bytes: int = 0
 
@@ -37,7 +37,7 @@ class Tally:
         self.done = self.failed = 0
         self.total, self._approximate_keys = total_ranges, approximate_keys
 
-    def range_started(self, worker: int, backup_range: BackupRange) -> None:
+    def range_started(self, worker: int, backup_range: JobRange) -> None:
         """A worker begins a range."""
         self.workers[worker] = RangeInWork(backup_range)
 
@@ -53,7 +53,7 @@ class Tally:
         self._done_bytes += plain_bytes
         self._pass(self.workers.pop(worker, None))
 
-    def range_failed(self, worker: int, backup_range: BackupRange) -> None:
+    def range_failed(self, worker: int, backup_range: JobRange) -> None:
         """A range failed; what was emitted of it counts no more."""
         self.failed += 1
         self._pass(RangeInWork(backup_range))

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
-from bkctl.engine.restore import FetchProgress
 from bkctl.errors import UsageError
+from bkctl.restore.restore import FetchProgress
 from bkctl.ui import log
 from bkctl.ui.human import format_count, format_duration, format_size
+from bkctl.ui.lines import QuietStream
 from bkctl.ui.periodic import PERIOD_SECONDS
-from bkctl.ui.progress import QuietStream
 
 _LIVE_SECONDS = 0.2
 _REWRITE = "\r\x1b[K"

@@ -8,8 +8,6 @@ from typing import Any
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupFile, BackupMeta, encode_meta
-from bkctl.archive.verify_backup import check_description
-from bkctl.archive.verify_file import Finding, PairCheck, pairs_of
 from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
 from bkctl.mvcc.accounting import Accounting
@@ -17,6 +15,8 @@ from bkctl.mvcc.keys import versioned_key
 from bkctl.mvcc.write import parse_write
 from bkctl.sst.writer import Compression, SstWriter
 from bkctl.storage.local import LocalStorage
+from bkctl.verify.backup import check_description
+from bkctl.verify.file import Finding, PairCheck, pairs_of
 
 START_TS, END_TS = 0, 100
 Record = tuple[bytes, bytes]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bkctl.archive import backup_pb2
 from bkctl.archive.backup_dir import BackupDir, BackupEntry, StoredMeta, list_backups
 from bkctl.archive.meta import BackupFile, BackupMeta
 from bkctl.archive.report import RangeCounts, Report
-from bkctl.archive.summary import parse_claim
 from bkctl.errors import CorruptionError, StorageError, UsageError
+from bkctl.proto import backup_pb2
+from bkctl.repository.summary import parse_claim
 from bkctl.storage.local import LocalStorage
 from bkctl.storage.noop import NoopStorage
 

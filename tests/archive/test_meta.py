@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bkctl.archive import backup_pb2
 from bkctl.archive.meta import (
     MAX_INDEX_DEPTH,
     BackupFile,
@@ -19,6 +18,7 @@ from bkctl.archive.meta import (
     encode_meta,
 )
 from bkctl.errors import CorruptionError, StorageError
+from bkctl.proto import backup_pb2
 
 REAL = Path(__file__).parents[3] / "shared" / "br-raw-v5.2.1" / "backupmeta"
 

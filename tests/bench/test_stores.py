@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bkctl.backup.changes import find_changes
 from bkctl.bench import stores
 from bkctl.bench.stores import (
     END_TS,
@@ -18,7 +19,6 @@ from bkctl.bench.stores import (
     make_store,
     region_map_of,
 )
-from bkctl.engine.changes import find_changes
 from bkctl.mvcc.keys import split_versioned
 from bkctl.mvcc.write import PUT, parse_write
 from bkctl.regions import pd

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from bkctl.engine.events import Listener
-from tests.engine.helpers import Quiet
+from bkctl.pool.events import Listener
+from tests.backup.helpers import Quiet
 
 
 def stay(event: str) -> None:

@@ -22,7 +22,7 @@ from bkctl.errors import (
 )
 from tests.commands.console import bkctl, process
 
-HEAVY = ("rocksdict", "numpy", "google", "rich", "bkctl.store.database", "bkctl.engine.backup")
+HEAVY = ("rocksdict", "numpy", "google", "rich", "bkctl.store.database", "bkctl.backup.backup")
 OTHERS = ("bkctl.commands.backup", "bkctl.commands.bench")
 
 

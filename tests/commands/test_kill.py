@@ -131,7 +131,7 @@ def test_kill_at_ten_random_moments(victim: str, duration: float, tmp_path: Path
 
 _SIGNALLED_WHEN_DONE = """
 import os, signal
-from bkctl import processes
+from bkctl.pool import processes
 from bkctl.commands import backup
 
 def signalled(before):
@@ -150,7 +150,7 @@ main()
 
 _SIGNALLED_WHEN_STARTED = """
 import os, signal
-from bkctl import processes
+from bkctl.pool import processes
 start = processes.start_shielded
 def signalled(*args):
     process = start(*args)
@@ -175,7 +175,7 @@ main()
 _SIGNALLED_IN_SPAWN = """
 import os, signal
 from multiprocessing import resource_tracker, util
-from bkctl import processes
+from bkctl.pool import processes
 processes.can_fork = lambda: False
 resource_tracker.ensure_running()
 spawn = util.spawnv_passfds

@@ -9,9 +9,9 @@ import pytest
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.meta import BackupMeta
 from bkctl.storage.local import LocalStorage
-from tests.archive.test_catalog import report
 from tests.commands.console import bkctl
 from tests.oracles import require_shared
+from tests.repository.test_catalog import report
 
 
 @pytest.fixture

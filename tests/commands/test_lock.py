@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bkctl.archive.backup_dir import list_backups
-from bkctl.archive.repository_lock import LockLostError
-from bkctl.engine.backup import take_backup
+from bkctl.backup.backup import take_backup
+from bkctl.repository.lock import LockLostError
 from bkctl.storage.url import open_storage, parse_storage
-from tests.archive.test_repository_lock import dead_here, elsewhere
+from tests.backup.helpers import Quiet, backup, request
 from tests.commands.console import bkctl
 from tests.conftest import SampleStore
-from tests.engine.helpers import Quiet, backup, request
+from tests.repository.test_lock import dead_here, elsewhere
 from tests.storage.servers import gcs_server, s3_server
 
 pytestmark = pytest.mark.xdist_group("object-stores")

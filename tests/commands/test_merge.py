@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from bkctl.archive.report import RangeError, Report
-from bkctl.engine.merge import MergeRequest, MergeResult, plan_merge
+from bkctl.merge.merge import MergeRequest, MergeResult, plan_merge
 from tests.commands.console import bkctl, process
 from tests.commands.test_kill import moment, wait_until_gone
-from tests.engine.chains import END, WEEK, shared_chain
+from tests.merge.chains import END, WEEK, shared_chain
 from tests.oracles import read_oracle, require_shared
 
 FULL = "20230310T164636.878Z-full"
@@ -115,7 +115,7 @@ def test_ranges_that_fail_for_another_reason_end_with_3(
         error = RangeError(2, b"", b"", "storage", "no space left")
         return replace(done, report=replace(report, status="partial", errors=(error,)))
 
-    monkeypatch.setattr("bkctl.engine.merge.merge", fail)
+    monkeypatch.setattr("bkctl.merge.merge.merge", fail)
     told = bkctl("merge", "--storage", week)
     assert told.code == 3
     assert "no space left" in told.stdout

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from examples.make_store import END_TS, MID_TS, make_store
+from tests.backup.helpers import backup
 from tests.commands.console import Outcome, bkctl
 from tests.conftest import SAMPLE_ROWS, SAMPLE_SEED
-from tests.engine.helpers import backup
 
 BACKUPS = (
     # A chain of three, a full backup beside it, and a newer chain of two.

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bkctl.engine.restore import FetchProgress
+from bkctl.restore.restore import FetchProgress
 from bkctl.ui.transfer import TransferLine
 from examples.make_store import END_TS, MID_TS
+from tests.backup.helpers import backup, regions_from
 from tests.commands.console import bkctl
 from tests.conftest import SampleStore
-from tests.engine.helpers import backup, regions_from
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_what_is_missing_is_named(repository: Path) -> None:
 
 _STOP_AT_FIRST_FILE = """
 import os, signal, sys
-from bkctl.engine import restore_files
+from bkctl.restore import files as restore_files
 fetch = restore_files.FileFetcher.fetch
 def stop(self, planned):
     done = fetch(self, planned)

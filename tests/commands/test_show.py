@@ -11,11 +11,11 @@ from bkctl.archive.report import KeyRange, RangeError
 from bkctl.regions.region_map import Skipped
 from bkctl.storage.local import LocalStorage
 from examples.make_store import END_TS, MID_TS
-from tests.archive.test_catalog import report
+from tests.backup.helpers import backup, regions_from
 from tests.commands.console import bkctl
 from tests.conftest import SampleStore
-from tests.engine.helpers import backup, regions_from
 from tests.oracles import require_shared
+from tests.repository.test_catalog import report
 
 
 @pytest.fixture

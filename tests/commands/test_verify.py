@@ -14,9 +14,9 @@ import pytest
 
 from examples.make_store import END_TS, MID_TS
 from examples.tikv_store import TikvStore
+from tests.backup.helpers import backup
 from tests.commands.console import Outcome, bkctl, process
 from tests.conftest import SampleStore
-from tests.engine.helpers import backup
 from tests.oracles import require_shared
 
 

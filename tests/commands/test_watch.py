@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bkctl.archive.repository_lock import repository_lock
 from bkctl.codec.memcomparable import encode
 from bkctl.regions.region import Peer, Region, RegionEpoch
+from bkctl.repository.lock import repository_lock
 from bkctl.storage.url import open_storage, parse_storage
 from bkctl.ui.metrics_file import Samples, read_samples
 from examples.tikv_store import TikvStore

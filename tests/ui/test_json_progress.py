@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from bkctl.engine.events import DoneRange, PhaseSeconds
-from bkctl.engine.restore import FetchProgress
 from bkctl.errors import UsageError
+from bkctl.pool.events import DoneRange, PhaseSeconds
+from bkctl.restore.restore import FetchProgress
 from bkctl.ui import log
 from bkctl.ui.json_progress import JsonListener
 from bkctl.ui.progress import make_listener

@@ -12,9 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bkctl.archive.meta import BackupFile
 from bkctl.archive.report import RangeCounts, RangeError, Report
-from bkctl.engine.events import DoneRange, PhaseSeconds
 from bkctl.errors import KINDS
-from bkctl.storage.metrics import OperationCounts
+from bkctl.pool.events import DoneRange, OperationCounts, PhaseSeconds
 from bkctl.ui.metrics import FAMILIES, RunMetrics
 from bkctl.ui.metrics_file import Samples, read_samples, write_metrics
 from tests.oracles import ROOT

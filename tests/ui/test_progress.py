@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
-from bkctl.engine.events import DoneRange, SilentListener
 from bkctl.errors import UsageError
+from bkctl.pool.events import DoneRange, SilentListener
+from bkctl.ui.lines import QuietStream
 from bkctl.ui.live import RichListener
-from bkctl.ui.progress import PlainListener, QuietStream, make_listener
+from bkctl.ui.progress import PlainListener, make_listener
 from tests.ui.runs import Clock, backup_range
 
 MODES = ["rich", "plain", "none"]

@@ -1,0 +1,1 @@
+"""Takes backups: the seed's story, range by range."""

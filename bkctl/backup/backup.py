@@ -1,0 +1,158 @@
+"""Takes one backup from beginning to end.
+
+1. open     the store, pinned; the repository, locked
+2. follow   the backup to go on from, which settles the window and the name
+3. plan     the ranges to read
+4. claim    the name, or take an unfinished backup up again
+5. run      the ranges on the workers
+6. publish  or say why not
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.checkpoint import remove_checkpoints
+from bkctl.archive.names import default_backup_name
+from bkctl.archive.report import KeyRange, Report
+from bkctl.backup.execute import run_plan
+from bkctl.backup.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
+from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
+from bkctl.backup.orphans import refuse_forgotten_files
+from bkctl.backup.outcome import make_meta, make_report
+from bkctl.backup.parts import count_whole, span_of
+from bkctl.backup.planning import plan_reads
+from bkctl.backup.request import BackupRequest
+from bkctl.backup.resume import check_same_settings, claim_info, keep_finished, settings_of
+from bkctl.backup.run import RunResult
+from bkctl.backup.workers import backup_workers
+from bkctl.errors import StorageError, UsageError
+from bkctl.pool.events import Listener
+from bkctl.pool.pool import WorkerPool
+from bkctl.repository.lock import RepositoryLock, repository_lock
+from bkctl.storage.base import Storage
+from bkctl.storage.counted import counted_storage
+from bkctl.store.ident import API_V2
+from bkctl.store.source import Source
+
+
+def take_backup(
+    request: BackupRequest,
+    listener: Listener,
+    is_cancelled: Callable[[], bool] = lambda: False,
+    pool: WorkerPool | None = None,
+    notify: Callable[[str], None] = lambda message: None,
+) -> Report:
+    """Take the backup with the workers of `pool`, and publish it if every range succeeded.
+
+    Holds the repository's lock meanwhile. The workers end with it.
+
+    The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
+    published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
+    RegionMapError before anything is started, RepositoryLockedError where another run is writing,
+    StorageError where the destination fails. `notify` is told what concerns the lock.
+    """
+    if pool is None:
+        with backup_workers(request.jobs) as own_pool:
+            return take_backup(request, listener, is_cancelled, own_pool, notify)
+    crew = Crew(pool, listener, is_cancelled)
+    begun = time.time()
+    with (
+        _open_source(request) as source,
+        _open_repository(request, listener, notify) as (storage, lock),
+    ):
+        job = _follow(request, source, storage, begun)
+        read = plan_reads(job.request, source, job.store_id)
+        claimed = _claim(job, read)
+        result = run_plan(job, read, claimed, crew)
+        return _publish(job, read, claimed, result, lock)
+
+
+@contextlib.contextmanager
+def _open_source(request: BackupRequest) -> Iterator[Source]:
+    """The store, pinned, if it is one that can be backed up so."""
+    with Source(request.source) as source:
+        _check_source(source, request)
+        if not request.source.point_in_time:
+            refuse_forgotten_files(source)
+        yield source
+
+
+def _check_source(source: Source, request: BackupRequest) -> None:
+    if not request.is_raw:
+        source.require("write", "lock", "default")
+        return
+    source.require(request.family)
+    if source.ident.api_version == API_V2:
+        raise UsageError(
+            f"{source.path}: raw keys of API V2 are versioned; bkctl backs up raw V1 and V1TTL"
+        )
+
+
+@contextlib.contextmanager
+def _open_repository(
+    request: BackupRequest, listener: Listener, notify: Callable[[str], None]
+) -> Iterator[tuple[Storage, RepositoryLock]]:
+    with (
+        counted_storage(request.storage, listener.storage_used) as storage,
+        repository_lock(storage, "backup", notify=notify) as lock,
+    ):
+        yield storage, lock
+
+
+def _follow(request: BackupRequest, source: Source, storage: Storage, begun: float) -> Job:
+    """Settle the window and the name, where those are to be found in the repository."""
+    store_id = source.ident.store_id if request.store_id is None else request.store_id
+    window = KeyRange(request.start_key, request.end_key)
+    subject = Subject(store_id, source.ident.cluster_id, window)
+    base = Base(request.start_ts, "", "")
+    if request.incremental:
+        base = find_base(storage, subject, request.end_ts, request.full_every)
+        request = dataclasses.replace(request, start_ts=base.start_ts, incremental=False)
+    if request.resume_newest:
+        mode = "raw" if request.is_raw else "txn"
+        unfinished = find_unfinished(storage, subject, mode, request.start_ts)
+        end_ts = request.end_ts if unfinished is None else unfinished.facts.end_ts or request.end_ts
+        name = None if unfinished is None else unfinished.name
+        request = dataclasses.replace(request, resume=bool(name), name=name, end_ts=end_ts)
+    check_gc_safe_point(request.gc_safe_point, request.start_ts, request.end_ts)
+    name = request.name or default_backup_name(request.end_ts, request.kind)
+    return Job(request, source, store_id, storage, name, base, begun)
+
+
+def _claim(job: Job, read: ReadPlan) -> Claimed:
+    """Claim the backup's name, or take up an unfinished backup."""
+    request = job.request
+    backup_dir = BackupDir(job.storage, job.name)
+    settings = settings_of(request, job.source.ident.cluster_id, job.store_id)
+    if not request.resume:
+        backup_dir.claim(claim_info("backup", settings, store=str(job.source.path)))
+        return Claimed(backup_dir, [])
+    check_same_settings(backup_dir, settings)
+    finished = keep_finished(job.storage, backup_dir, read.plan.ranges, request.is_raw)
+    return Claimed(backup_dir, finished)
+
+
+def _publish(
+    job: Job, read: ReadPlan, claimed: Claimed, result: RunResult, lock: RepositoryLock
+) -> Report:
+    """Publish what every range succeeded of; otherwise leave only the report of why not."""
+    ranges, done = read.plan.ranges, claimed.spans(job.request.is_raw)
+    for record in claimed.finished:
+        result.files += record.files
+        result.decided_locks += record.decided_locks
+    # Of the plan's ranges, which may have been done in parts.
+    resumed = count_whole(ranges, done)
+    result.done = count_whole(ranges, [*done, *map(span_of, result.done_ranges)])
+    report = make_report(job, read.plan, result, resumed)
+    if report.status != "ok":
+        claimed.backup_dir.write_report(report)
+        return report
+    report = claimed.backup_dir.publish(make_meta(job, result), report, lock.check)
+    with contextlib.suppress(StorageError):  # the backup counts already
+        remove_checkpoints(job.storage, job.name)
+    return report

@@ -1,0 +1,65 @@
+"""What the steps of one backup hand on to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.checkpoint import FinishedRange
+from bkctl.backup.follow import Base
+from bkctl.backup.parts import Span, finished_span
+from bkctl.backup.request import BackupRequest
+from bkctl.pool.events import Listener
+from bkctl.pool.pool import WorkerPool
+from bkctl.regions.plan import Plan
+from bkctl.storage.base import Storage
+from bkctl.store.manifest import LiveFile
+from bkctl.store.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does the work, whom it is told, and who may call it off."""
+
+    pool: WorkerPool
+    listener: Listener
+    is_cancelled: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A backup whose window and name are settled; `begun` is in unix seconds.
+
+    `store_id` is the store's own, or the one asked for; `base` is what it builds on.
+    """
+
+    request: BackupRequest
+    source: Source
+    store_id: int
+    storage: Storage
+    name: str
+    base: Base
+    begun: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """The ranges to read, in the view `db_dir`, and the SST files of that view that are read."""
+
+    plan: Plan
+    db_dir: Path
+    files: list[LiveFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The backup's name, taken for this run, and what earlier runs finished under it."""
+
+    backup_dir: BackupDir
+    finished: list[FinishedRange]
+
+    def spans(self, is_raw: bool) -> list[Span]:
+        """The data keys of what is finished."""
+        return [finished_span(record, is_raw) for record in self.finished]

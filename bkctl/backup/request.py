@@ -1,0 +1,95 @@
+"""What a backup is asked to be."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bkctl.archive.names import check_backup_name
+from bkctl.backup.balance import MIN_PART_SIZE
+from bkctl.backup.run import DEFAULT_BATCH_SIZE
+from bkctl.backup.task import DEFAULT_SST_MAX_SIZE
+from bkctl.backup.wait import Patience
+from bkctl.codec.tso import format_ts
+from bkctl.errors import UsageError
+from bkctl.regions.region_map import RegionMap, Skipped
+from bkctl.sst.writer import Compression
+from bkctl.storage.url import StorageSpec
+from bkctl.store.source import Source, SourceOptions
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
+
+RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What to back up, and where to; timestamps are TSOs, keys raw user keys, sizes bytes.
+
+    `rate_limit` is in bytes a second over all workers, for what goes to the storage.
+
+    `load_regions` gives the region map once the store is open. `name` None names the backup after
+    its end timestamp and kind; `store_id` None is the store's own. `read_all` reads for an
+    incremental backup what cannot have changed, too.
+
+    `resume` takes up the unfinished backup `name`; `resume_newest` the one of the same data that
+    was begun last, with its end, if there is one.
+
+    `incremental` sets `start_ts` to where the newest backup of the same data in the storage ends;
+    it is a full backup if there is none, or the chain's is `full_every` seconds old. With
+    `gc_safe_point` (a TSO) a window that garbage collection reaches into is refused.
+
+    `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
+    store knows of their transactions, as TiKV would. With `cipher` files are encrypted.
+
+    `part_size` is what ranges are not cut below, to be done by several workers.
+    """
+
+    source: SourceOptions
+    load_regions: RegionMapLoader
+    storage: StorageSpec
+    start_ts: int
+    end_ts: int
+    name: str | None = None
+    store_id: int | None = None
+    start_key: bytes = b""
+    end_key: bytes = b""
+    is_raw: bool = False
+    family: str = "default"
+    compression: Compression = dataclasses.field(default_factory=Compression)
+    sst_max_size: int = DEFAULT_SST_MAX_SIZE
+    jobs: int = 1
+    batch_size: int = DEFAULT_BATCH_SIZE
+    resume: bool = False
+    resume_newest: bool = False
+    rate_limit: int | None = None
+    read_all: bool = False
+    incremental: bool = False
+    full_every: int | None = None
+    gc_safe_point: int | None = None
+    wait_locks: Patience | None = None
+    resolve_locks: bool = False
+    cipher: Cipher | None = None
+    part_size: int = MIN_PART_SIZE
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_backup_name(self.name)
+        if self.start_ts > self.end_ts:
+            raise UsageError(
+                f"--start-ts {self.start_ts} ({format_ts(self.start_ts)}) lies after --end-ts "
+                f"{self.end_ts} ({format_ts(self.end_ts)})"
+            )
+        if self.incremental and (self.is_raw or self.start_ts):
+            what = "--raw: raw data has no commit timestamps" if self.is_raw else "--start-ts"
+            raise UsageError(f"--incremental cannot go with {what}; leave one of them out")
+
+    @property
+    def kind(self) -> str:
+        """`raw`, `full` or `incr`, as in backup names."""
+        if self.is_raw:
+            return "raw"
+        return "incr" if self.start_ts > 0 else "full"

@@ -1,0 +1,102 @@
+"""What a worker is told: the task all ranges share, the ranges, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bkctl.archive.meta import BackupFile
+from bkctl.mvcc.lock import DecidedLock
+from bkctl.pool.events import OperationCounts, PhaseSeconds
+from bkctl.regions.plan import BackupRange
+from bkctl.sst.writer import Compression
+from bkctl.storage.url import StorageSpec
+from bkctl.store.database import Database
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
+
+DEFAULT_SST_MAX_SIZE = 144 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BackupTask:
+    """One backup's settings, the same for all its ranges; timestamps are TSOs, sizes bytes.
+
+    `db_dir` is the pinned view to open, `source` the store's directory for messages. `family` is
+    the column family of raw mode. Files are made in `staging` and saved under `name`/. Locks are
+    decided by the view `deciding_dir`; without it, they block. With `cipher` files are encrypted.
+    """
+
+    db_dir: Path
+    source: Path
+    store_id: int
+    start_ts: int
+    end_ts: int
+    is_raw: bool
+    family: str
+    compression: Compression
+    sst_max_size: int
+    storage: StorageSpec
+    name: str
+    staging: Path
+    deciding_dir: Path | None = None
+    cipher: Cipher | None = None
+
+    def open_database(self) -> Database:
+        """Open the view; raises CorruptionError where it is damaged."""
+        return Database(self.db_dir, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class RangeJob:
+    """A batch of ranges for one worker, by their numbers in the run."""
+
+    task: BackupTask
+    ranges: tuple[tuple[int, BackupRange], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeStarted:
+    """A worker begins a range."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeAdvanced:
+    """Records and plain bytes emitted so far for a range in work."""
+
+    number: int
+    kvs: int
+    plain_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RangeDone:
+    """A range is saved, in these files (none where nothing was visible)."""
+
+    number: int
+    files: tuple[BackupFile, ...]
+    decided_locks: tuple[DecidedLock, ...] = ()
+    seconds: PhaseSeconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFailed:
+    """A range could not be backed up; `kind` is one of `bkctl.errors.KINDS`."""
+
+    number: int
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUsed:
+    """What a worker did at the storage since it last told."""
+
+    counts: tuple[OperationCounts, ...]
+
+
+RangeEvent = RangeStarted | RangeAdvanced | RangeDone | RangeFailed | StorageUsed

@@ -1,1 +1,0 @@
-"""Runs a plan: workers, the pool, cancellation, progress events, the report."""

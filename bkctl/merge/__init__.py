@@ -1,0 +1,1 @@
+"""Folds a chain into one full backup."""

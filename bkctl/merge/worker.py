@@ -1,0 +1,137 @@
+"""A worker process's side of a merge: a temporary store for each portion, backed up as any other.
+
+1. fetch    the portion's files, verified, linked where they are local
+2. layer    one store of them, each backup of the chain over the one before
+3. back up  the portion's ranges, as of the chain's end
+4. remove   the store
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from bkctl.backup.task import BackupTask, RangeFailed, RangeJob
+from bkctl.backup.worker import Emit, close_opened, run_job
+from bkctl.errors import BkctlError, CancelledError, CorruptionError
+from bkctl.folders import making_files
+from bkctl.merge.plan import LayeredFile, MergeRange
+from bkctl.mvcc.entry_bounds import EntryBounds
+from bkctl.mvcc.keys import MAX_TS
+from bkctl.restore.files import FileFetcher, ReadyFile
+from bkctl.storage.url import OpenedStorage
+from bkctl.store.database import Database
+from bkctl.store.layers import LayeredStore, LayerFile, build_layers
+
+FETCHES = 4
+"""Files that a worker fetches at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTask(BackupTask):
+    """A merge's settings; `db_dir` is where temporary stores are made, `layered` the one at hand.
+
+    `local_root` is the storage's directory, if it is one.
+    """
+
+    local_root: Path | None = None
+    layered: LayeredStore | None = None
+
+    def open_database(self) -> Database:
+        """See BackupTask."""
+        if self.layered is None:
+            raise ValueError("a merge has no store but that of a portion")
+        return self.layered.open()
+
+
+_source = OpenedStorage()
+
+
+def run_portion(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
+    """Merge the ranges of one portion; each ends in one RangeDone or RangeFailed.
+
+    A file that is damaged fails all of them, each with the file's name.
+    """
+    task = job.task
+    assert isinstance(task, MergeTask)
+    with ExitStack() as stack:
+        try:
+            layered = stack.enter_context(_portion_store(task, _files_of(job), cancelled))
+        except CancelledError:
+            return
+        except BkctlError as e:
+            _fail(job, emit, e.kind, str(e))
+            return
+        except (OSError, MemoryError) as e:
+            _fail(job, emit, "other", f"{type(e).__name__}: {e}")
+            return
+        run_job(RangeJob(replace(task, layered=layered), job.ranges), emit, cancelled)
+
+
+def _fail(job: RangeJob, emit: Emit, kind: str, message: str) -> None:
+    for number, _ in job.ranges:
+        emit(RangeFailed(number, kind, message))
+
+
+def _files_of(job: RangeJob) -> list[LayeredFile]:
+    """The files of all ranges, each once, by backup."""
+    files: dict[int, LayeredFile] = {}
+    for _, merge_range in job.ranges:
+        assert isinstance(merge_range, MergeRange)
+        files |= {file.planned.number: file for file in merge_range.files}
+    return [files[number] for number in sorted(files)]
+
+
+@contextmanager
+def _portion_store(
+    task: MergeTask, files: list[LayeredFile], cancelled: Callable[[], bool]
+) -> Iterator[LayeredStore]:
+    """Make the store of these files; it is gone at the end of the block."""
+    with making_files(task.db_dir):
+        folder = Path(tempfile.mkdtemp(prefix="portion-", dir=task.db_dir))
+    try:
+        ready = _fetch(task, files, folder, cancelled)
+        layers = [
+            [_layer_file(file, path) for file, path in layer]
+            for _, layer in groupby(
+                zip(files, ready, strict=True), key=lambda entry: entry[0].layer
+            )
+        ]
+        yield build_layers(folder / "db", layers)
+    finally:
+        # Nothing of it may be open when it goes, nor stay open without it.
+        close_opened()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetch(
+    task: MergeTask, files: list[LayeredFile], folder: Path, cancelled: Callable[[], bool]
+) -> list[Path]:
+    staging = folder / "files"
+    staging.mkdir()
+    fetcher = FileFetcher(
+        _source.get(task.storage), task.local_root, staging, verify=True, cipher=task.cipher
+    )
+    paths: list[Path] = []
+    damaged: list[ReadyFile] = []
+    for ready in fetcher.fetch_all([file.planned for file in files], FETCHES):
+        if cancelled():
+            raise CancelledError(0)
+        if ready.path is None:
+            damaged.append(ready)
+        else:
+            paths.append(ready.path)
+    if damaged:
+        raise CorruptionError("; ".join(str(ready.finding) for ready in damaged))
+    return paths
+
+
+def _layer_file(file: LayeredFile, path: Path) -> LayerFile:
+    planned = file.planned
+    bounds = EntryBounds(planned.file.start_key, planned.file.end_key, 0, MAX_TS, False)
+    return LayerFile(planned.shown_name, path, planned.family, bounds.lower(), bounds.upper())

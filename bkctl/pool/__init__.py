@@ -1,0 +1,1 @@
+"""Worker processes, and what every job of theirs tells."""

@@ -1,0 +1,1 @@
+"""A place full of backups: catalogue, chains, retention, prune, lock."""

@@ -1,0 +1,240 @@
+"""One folder of a repository in a few figures: what backup it holds, or why it holds none.
+
+What is known comes from three objects, each of which may be missing:
+
+    backupmeta     makes it a backup; the files, the window of timestamps, the cluster
+    report.json    the same from the run itself, and the store; also of runs that failed
+    backup.lock    who began the run, when, and with what settings
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+
+from bkctl.archive.backup_dir import DELETED_FIELD, BackupDir
+from bkctl.archive.meta import BackupMeta
+from bkctl.archive.names import META_NAME
+from bkctl.archive.report import MODES, KeyRange, Report
+from bkctl.errors import CorruptionError, UsageError
+from bkctl.repository.contents import parse_origin, total
+from bkctl.storage.base import Storage
+
+
+class BackupState(str, Enum):
+    """Whether a folder holds a backup: only a complete one can be used."""
+
+    COMPLETE = "complete"
+    UNFINISHED = "unfinished"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What backup.lock says: who took the backup's name, when, and what for.
+
+    `window` is the raw user keys the run was limited to. Fields that it lacks are empty, 0 or None.
+    `is_deleted` tells that the folder is being, or was not wholly, deleted.
+    """
+
+    host: str = ""
+    pid: int = 0
+    started_at: str = ""
+    mode: str = ""
+    start_ts: int | None = None
+    end_ts: int | None = None
+    store_id: int = 0
+    cluster_id: int = 0
+    window: KeyRange | None = None
+    cf: str = ""
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFacts:
+    """What is known of a backup's content; timestamps are TSOs, sizes bytes.
+
+    `mode` is txn, raw or, if unknown, empty. Ids are None where they are unknown or, as the store
+    of a whole cluster's backup, not one. `window` is the raw user keys the backup was limited to,
+    `cf` the column family of raw ones.
+    """
+
+    mode: str = ""
+    start_ts: int | None = None
+    end_ts: int | None = None
+    store_id: int | None = None
+    cluster_id: int | None = None
+    window: KeyRange | None = None
+    files: int = 0
+    size: int = 0
+    total_kvs: int = 0
+    total_bytes: int = 0
+    cf: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`full`, `incr` or `raw`; empty where nothing tells."""
+        if self.mode == "txn":
+            return "incr" if self.start_ts else "full"
+        return self.mode
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSummary:
+    """A folder of a repository; `created` is in unix seconds, 0 if unknown.
+
+    `remark` says why a backup is damaged, or what else is odd about it; mostly it is empty.
+    """
+
+    name: str
+    state: BackupState
+    remark: str
+    claim: Claim | None
+    facts: BackupFacts
+    created: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether this is a backup, whole as far as its description tells."""
+        return self.state is BackupState.COMPLETE
+
+    @property
+    def claimed_by(self) -> str:
+        """Who began it: `host HOST, pid PID, since TIME`, as far as that is known."""
+        claim = self.claim or Claim()
+        parts = (
+            claim.host and f"host {claim.host}",
+            claim.pid and f"pid {claim.pid}",
+            claim.started_at and f"since {claim.started_at}",
+        )
+        return ", ".join(part for part in parts if part)
+
+
+def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
+    """Read a folder's descriptions; damage is told in the summary, not raised.
+
+    Raises StorageError where the storage fails.
+    """
+    meta_info = storage.stat(backup_dir.object_name(META_NAME))
+    state, remark = BackupState.UNFINISHED, ""
+    meta: BackupMeta | None = None
+    if meta_info is not None:
+        try:
+            meta, state = backup_dir.read_meta(), BackupState.COMPLETE
+        except CorruptionError as e:
+            state, remark = BackupState.DAMAGED, str(e)
+        except UsageError:
+            meta_info = None  # it was deleted just now
+    claim = parse_claim(backup_dir.read_claim())
+    report: Report | None = None
+    try:
+        report = backup_dir.read_report()
+    except CorruptionError as e:
+        remark = remark or str(e)
+    if state is BackupState.UNFINISHED and claim is None and report is None:
+        remark = remark or f"it has no {META_NAME} and no trace of a run; perhaps no backup at all"
+    if state is BackupState.UNFINISHED and claim is not None and claim.is_deleted:
+        remark = "its deletion was cut off; bkctl prune finishes it"
+    modified = meta_info.modified if meta_info is not None else 0.0
+    created = report.started_at + report.seconds if report and report.started_at else modified
+    facts = _facts_of_meta(meta, report, claim) if meta else _facts_of_run(report, claim)
+    return BackupSummary(backup_dir.name, state, remark, claim, facts, created)
+
+
+def parse_claim(data: bytes | None) -> Claim | None:
+    """Read backup.lock; None where there is none, an empty claim where it says nothing of use."""
+    if data is None:
+        return None
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return Claim()
+    if not isinstance(fields, dict):
+        return Claim()
+    settings = fields.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    try:
+        window = KeyRange(
+            bytes.fromhex(_text(settings, "start_key")), bytes.fromhex(_text(settings, "end_key"))
+        )
+    except ValueError:
+        window = None
+    return Claim(
+        host=_text(fields, "host"),
+        pid=_count(fields, "pid") or 0,
+        started_at=_text(fields, "started_at"),
+        mode=_text(settings, "mode"),
+        start_ts=_count(settings, "start_ts"),
+        end_ts=_count(settings, "end_ts"),
+        store_id=_count(settings, "store_id") or 0,
+        cluster_id=_count(settings, "cluster_id") or 0,
+        window=window if "start_key" in settings else None,
+        cf=_text(settings, "cf"),
+        is_deleted=DELETED_FIELD in fields,
+    )
+
+
+def _text(fields: dict[str, object], name: str) -> str:
+    value = fields.get(name, "")
+    return value if isinstance(value, str) and value.isprintable() else ""
+
+
+def _count(fields: dict[str, object], name: str) -> int | None:
+    value = fields.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _facts_of_meta(meta: BackupMeta, report: Report | None, claim: Claim | None) -> BackupFacts:
+    totals = total(meta.files)
+    claim = claim or Claim()
+    window = claim.window
+    if meta.raw_ranges and window is None and len(meta.raw_ranges) == 1:
+        window = KeyRange(meta.raw_ranges[0].start_key, meta.raw_ranges[0].end_key)
+    return BackupFacts(
+        mode="raw" if meta.is_raw_kv else "txn",
+        start_ts=meta.start_version,
+        end_ts=meta.end_version,
+        store_id=(report.store_id if report else 0) or claim.store_id or _store_of_files(meta),
+        cluster_id=meta.cluster_id or None,
+        window=window,
+        files=totals.files,
+        size=totals.size or meta.backup_size,
+        total_kvs=totals.total_kvs,
+        total_bytes=totals.total_bytes,
+        cf=", ".join(sorted({entry.cf for entry in meta.raw_ranges})) or claim.cf,
+    )
+
+
+def _store_of_files(meta: BackupMeta) -> int | None:
+    """The store that all files are named after, if there is one such."""
+    origins = [parse_origin(file.name) for file in meta.files]
+    stores = {origin.store_id if origin else None for origin in origins}
+    return stores.pop() if len(stores) == 1 else None
+
+
+def _facts_of_run(report: Report | None, claim: Claim | None) -> BackupFacts:
+    claim = claim or Claim()
+    if report is None:
+        return BackupFacts(
+            mode=claim.mode if claim.mode in MODES else "",
+            start_ts=claim.start_ts,
+            end_ts=claim.end_ts,
+            store_id=claim.store_id or None,
+            cluster_id=claim.cluster_id or None,
+            window=claim.window,
+            cf=claim.cf,
+        )
+    return BackupFacts(
+        mode=report.mode,
+        start_ts=report.start_ts,
+        end_ts=report.end_ts,
+        store_id=report.store_id or None,
+        cluster_id=report.cluster_id or None,
+        window=claim.window,
+        files=report.files,
+        size=report.size,
+        total_kvs=report.total_kvs,
+        total_bytes=report.total_bytes,
+        cf=claim.cf,
+    )

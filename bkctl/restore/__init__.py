@@ -1,0 +1,1 @@
+"""Brings backups back into a new RocksDB directory."""

@@ -1,0 +1,1 @@
+"""Proves backups whole, and compares them with a store."""

@@ -1,0 +1,309 @@
+"""Verifies backups: their description first, then their files on a pool of workers.
+
+Everything that is wrong is found in one run: damage in one place does not end it. A failure to
+look (a storage that does not answer, a worker that dies) is an error and never counts as whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from bkctl.archive.backup_dir import BackupDir, list_backups
+from bkctl.archive.encryption import check_key
+from bkctl.archive.meta import BackupMeta
+from bkctl.archive.names import META_NAME
+from bkctl.backup.request import RegionMapLoader
+from bkctl.errors import BkctlError, UsageError
+from bkctl.pool.events import Listener
+from bkctl.pool.pool import WorkerPool
+from bkctl.regions.plan import make_plan
+from bkctl.repository.catalog import open_backup, root_name
+from bkctl.storage.url import StorageSpec, open_storage
+from bkctl.store.ident import API_V2
+from bkctl.store.source import Source, SourceOptions
+from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Snapshot, segments_of
+from bkctl.verify.backup import Description, check_description
+from bkctl.verify.file import DEFAULT, WRITE, Finding, pairs_of
+from bkctl.verify.level import Level
+from bkctl.verify.run import VerifyRun
+from bkctl.verify.task import CheckJob, CompareJob, JobResult, VerifyJob
+from bkctl.verify.worker import run_verify_job
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from bkctl.codec.cipher import Cipher
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """The store to compare a backup with.
+
+    With `load_regions`, the ranges that a backup of this store would take are compared too, where
+    the backup has no file; without, only what its files cover.
+    """
+
+    source: SourceOptions
+    load_regions: RegionMapLoader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """In how many keys a backup and a store differ, and the first of them in key order."""
+
+    total: int
+    first: tuple[Difference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What verifying a backup came to.
+
+    `checked_bytes` counts the bytes of files that were read, `seconds` the time it took. With
+    `errors` it could not be finished. `differences` is None unless it was compared with a store.
+    """
+
+    name: str
+    level: Level
+    files: int
+    checked_bytes: int
+    damages: tuple[Finding, ...]
+    errors: tuple[str, ...]
+    seconds: float
+    differences: Differences | None = None
+
+    @property
+    def status(self) -> str:
+        """`damaged`, `differs` (from the store), `failed` (not finished) or `ok`."""
+        if self.damages:
+            return "damaged"
+        if self.differences is not None and self.differences.total:
+            return "differs"
+        return "failed" if self.errors else "ok"
+
+    def to_json_dict(self) -> dict[str, object]:
+        """Give the JSON object of `verify --json`; keys are hexadecimal raw user keys."""
+        document: dict[str, object] = {
+            "name": self.name,
+            "level": self.level.value,
+            "status": self.status,
+            "files": self.files,
+            "checked_bytes": self.checked_bytes,
+            "damages": [
+                {"file": damage.file, "offset": damage.offset, "what": damage.what}
+                for damage in self.damages
+            ],
+            "seconds": self.seconds,
+        }
+        if self.errors:
+            document["errors"] = list(self.errors)
+        if self.differences is not None:
+            document["differences"] = {
+                "total": self.differences.total,
+                "first": [
+                    {"key": difference.raw_key.hex().upper(), "what": difference.what}
+                    for difference in self.differences.first
+                ],
+            }
+        return document
+
+
+def failed_verification(name: str, level: Level, error: BkctlError) -> Verification:
+    """What is told of a backup that could not be verified, where others are to follow."""
+    return Verification(name, level, 0, 0, (), (str(error),), 0.0)
+
+
+class Verifier:
+    """Verifies backups of one repository, as a context manager: its workers end with the block."""
+
+    def __init__(
+        self, storage: StorageSpec, level: Level, jobs: int, cipher: Cipher | None = None
+    ) -> None:
+        """Open the repository; raises what `open_storage` raises.
+
+        `cipher` is for encrypted files, whose content only the deep level needs.
+        """
+        self._cipher = cipher
+        self._spec = storage
+        self._level = level
+        self._jobs = jobs
+        self._storage = open_storage(storage)
+        self._pool = WorkerPool(run_verify_job)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._pool.close()
+        else:
+            self._pool.terminate()
+        self._storage.close()
+
+    def newest(self) -> str:
+        """The name of the backup that was completed last; UsageError if there is none."""
+        complete = self._complete()
+        if not complete:
+            raise UsageError(f"{self._storage.url}: no complete backup there; check the URL")
+        return max(complete)[1]
+
+    def all_names(self) -> list[str]:
+        """The names of all complete backups, sorted; UsageError if there is none."""
+        self.newest()
+        return sorted(name for _, name in self._complete())
+
+    def _complete(self) -> list[tuple[float, str]]:
+        """When each complete backup was completed, and its name."""
+        found = [
+            (entry.modified, entry.name) for entry in list_backups(self._storage) if entry.complete
+        ]
+        if (single := self._storage.stat(META_NAME)) is not None:
+            found.append((single.modified, root_name(self._storage)))
+        return found
+
+    def verify(self, name: str, listener: Listener, against: Against | None = None) -> Verification:
+        """Verify one backup, and compare it with a store.
+
+        Raises UsageError where there is no complete backup of that name or it cannot be verified
+        that way, StorageError where the repository fails, and what opening the store raises.
+        """
+        begun = time.monotonic()
+        backup_dir = open_backup(self._storage, name)
+        description = check_description(backup_dir)
+        meta = description.meta
+        results: list[JobResult] = []
+        differences: Differences | None = None
+        if meta is not None:
+            self._refuse_versioned_raw(backup_dir, meta, against)
+            if self._level is Level.DEEP or against is not None or self._cipher is not None:
+                check_key(backup_dir, meta.files, self._cipher)
+            results += self._run(self._check_jobs(name, meta), meta, listener)
+            if against is not None:
+                compared = self._compare(backup_dir, description, meta, against, listener)
+                first = [found for result in compared for found in result.differences]
+                differences = Differences(
+                    sum(result.differing for result in compared), tuple(first[:SHOWN_DIFFERENCES])
+                )
+                results += compared
+        damages = [*description.findings, *(f for result in results for f in result.findings)]
+        return Verification(
+            name=name,
+            level=self._level,
+            files=len(meta.files) if meta is not None else 0,
+            checked_bytes=sum(result.checked_bytes for result in results),
+            # Size and content of a file, or both of its readers, may find the same.
+            damages=tuple(dict.fromkeys(damages)),
+            errors=tuple(dict.fromkeys(result.error for result in results if result.error)),
+            seconds=round(time.monotonic() - begun, 3),
+            differences=differences,
+        )
+
+    def _refuse_versioned_raw(
+        self, backup_dir: BackupDir, meta: BackupMeta, against: Against | None
+    ) -> None:
+        if meta.is_raw_kv and meta.api_version == API_V2:
+            if against is not None:
+                raise UsageError(f"{backup_dir.where}: raw keys of API V2 cannot be compared")
+            if self._level is Level.DEEP:
+                raise UsageError(
+                    f"{backup_dir.where}: raw keys of API V2 are versioned, which --level deep "
+                    "does not know; use --level sha256"
+                )
+
+    def _check_jobs(self, name: str, meta: BackupMeta) -> list[VerifyJob]:
+        if self._level is Level.SIZE:
+            return []
+        deep = self._level is Level.DEEP
+        return [
+            CheckJob(number, self._spec, name, meta.is_raw_kv, deep, files, self._cipher)
+            for number, files in enumerate(pairs_of(meta.files, meta.is_raw_kv))
+        ]
+
+    def _compare(
+        self,
+        backup_dir: BackupDir,
+        description: Description,
+        meta: BackupMeta,
+        against: Against,
+        listener: Listener,
+    ) -> list[JobResult]:
+        groups = _family_groups(meta)
+        with Source(against.source) as source:
+            source.require(*(() if meta.is_raw_kv else ("lock",)), *chain(*groups))
+            jobs: list[VerifyJob] = []
+            for families in groups:
+                planned = _planned(source, backup_dir, description, families[0], against)
+                snapshot = Snapshot(
+                    meta.start_version, meta.end_version, meta.is_raw_kv, families[0]
+                )
+                for segment in segments_of(planned, meta.files, families):
+                    number, view = len(jobs), (source.db_dir, source.path)
+                    jobs.append(
+                        CompareJob(
+                            *(number, self._spec, backup_dir.name, *view, snapshot, segment),
+                            self._cipher,
+                        )
+                    )
+            return self._run(jobs, meta, listener)
+
+    def _run(
+        self, jobs: Sequence[VerifyJob], meta: BackupMeta, listener: Listener
+    ) -> list[JobResult]:
+        if not jobs:
+            return []
+        self._pool.adjust_with(max(1, min(self._jobs, len(jobs))))
+        return VerifyRun(self._pool, jobs, meta.is_raw_kv, listener).run()
+
+
+def _family_groups(meta: BackupMeta) -> list[tuple[str, ...]]:
+    """The column families that a backup is of; those that are read together, together."""
+    if not meta.is_raw_kv:
+        return [(WRITE, DEFAULT)]
+    named = {raw_range.cf for raw_range in meta.raw_ranges} | {file.cf for file in meta.files}
+    return [(family,) for family in sorted(named) or (DEFAULT,)]
+
+
+def _planned(
+    source: Source,
+    backup_dir: BackupDir,
+    description: Description,
+    family: str,
+    against: Against,
+) -> list[tuple[bytes, bytes]]:
+    """The ranges, in raw user keys, that the backup was to cover; none without a region map."""
+    meta, report = description.meta, description.report
+    if against.load_regions is None or meta is None:
+        return []
+    region_map, _ = against.load_regions(source)
+    store_id = source.ident.store_id if report is None else report.store_id
+    planned = []
+    for start_key, end_key in _windows(backup_dir, meta, family):
+        plan = make_plan(store_id or None, start_key, end_key, region_map, meta.is_raw_kv)
+        planned += [(brange.raw_start_key, brange.raw_end_key) for brange in plan.ranges]
+    return planned
+
+
+def _windows(backup_dir: BackupDir, meta: BackupMeta, family: str) -> list[tuple[bytes, bytes]]:
+    """The raw user keys that the backup was asked for; all keys where nobody wrote it down."""
+    if meta.raw_ranges:
+        return [
+            (raw_range.start_key, raw_range.end_key)
+            for raw_range in meta.raw_ranges
+            if raw_range.cf == family
+        ]
+    try:
+        settings = json.loads(backup_dir.read_claim() or b"")["settings"]
+        return [(bytes.fromhex(settings["start_key"]), bytes.fromhex(settings["end_key"]))]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [(b"", b"")]
