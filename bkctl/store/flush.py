@@ -15,17 +15,14 @@ from bkctl.store.rocksdb_options import rocksdb_options
 _FLUSH_BUFFER = 16 << 20
 
 
-def flush_logs(db_dir: Path, source: Path, *, point_in_time: bool) -> None:
+def flush_logs(db_dir: Path, source: Path) -> None:
     """Replay a view's logs into SST files of the view's own, in a process that ends with it.
 
-    Memory is bounded by the write buffers, not by the logs. A record cut off at the very end of the
-    newest log (a killed store) is no damage; any other damage is a CorruptionError, unless
-    `point_in_time` asks for what TiKV would do: take what lies before it.
+    Memory is bounded by the write buffers, not by the logs. They have been checked, and cut where
+    they end (`bkctl.store.logs`), so whatever RocksDB cannot replay is a CorruptionError.
     """
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = processes.start_shielded(
-        _flush_process, (db_dir, source, point_in_time, sender), "bkctl-flush"
-    )
+    process = processes.start_shielded(_flush_process, (db_dir, source, sender), "bkctl-flush")
     sender.close()
     try:
         error: BkctlError | None = receiver.recv()
@@ -42,25 +39,21 @@ def flush_logs(db_dir: Path, source: Path, *, point_in_time: bool) -> None:
         raise error
 
 
-def _flush_process(db_dir: Path, source: Path, point_in_time: bool, sender: Connection) -> None:
+def _flush_process(db_dir: Path, source: Path, sender: Connection) -> None:
     processes.begin()
     try:
-        _flush(db_dir, source, point_in_time)
+        _flush(db_dir, source)
         sender.send(None)
     except BkctlError as e:
         sender.send(e)
 
 
-def _flush(db_dir: Path, source: Path, point_in_time: bool) -> None:
+def _flush(db_dir: Path, source: Path) -> None:
     def options() -> Options:
         made = rocksdb_options()
         made.set_disable_auto_compactions(True)
         made.set_write_buffer_size(_FLUSH_BUFFER)
-        made.set_wal_recovery_mode(
-            DBRecoveryMode.point_in_time()
-            if point_in_time
-            else DBRecoveryMode.tolerate_corrupted_tail_records()
-        )
+        made.set_wal_recovery_mode(DBRecoveryMode.absolute_consistency())
         return made
 
     try:
@@ -71,11 +64,4 @@ def _flush(db_dir: Path, source: Path, point_in_time: bool) -> None:
         db.close()
     except Exception as e:  # rocksdict raises nothing narrower
         text = " ".join(str(e).split()).replace(str(db_dir), str(source))
-        hint = (
-            ""
-            if point_in_time
-            else "; --recovery point-in-time takes what lies before the damage, as TiKV would"
-        )
-        raise CorruptionError(
-            f"{source}: the write-ahead log cannot be replayed: {text}{hint}"
-        ) from None
+        raise CorruptionError(f"{source}: the write-ahead log cannot be replayed: {text}") from None

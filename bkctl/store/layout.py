@@ -29,11 +29,17 @@ _FILE_DICT_HEADER = 16
 
 @dataclass(frozen=True, slots=True)
 class StoreLayout:
-    """A store's directories: `db_dir` holds CURRENT, `wal_dir` the write-ahead logs."""
+    """A store's directories: `db_dir` holds CURRENT, `wal_dir` the write-ahead logs.
+
+    `told_wal_dir` is another folder that the OPTIONS file names for them and that is there: which
+    of the two it is, the logs tell. `is_wal_dir_given` is whether the user named the folder.
+    """
 
     db_dir: Path
     wal_dir: Path
     recycles_wal: bool
+    told_wal_dir: Path | None = None
+    is_wal_dir_given: bool = False
 
 
 def locate(path: Path, wal_dir: Path | None = None) -> StoreLayout:
@@ -67,7 +73,11 @@ def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
     _refuse_titan(db_dir)
     _refuse_encryption(db_dir)
     options = _newest_options(db_dir)
-    return StoreLayout(db_dir, _find_wal_dir(db_dir, wal_dir, options), _recycles(options))
+    if wal_dir is None:
+        return StoreLayout(db_dir, db_dir, _recycles(options), _told_wal_dir(db_dir, options))
+    if not wal_dir.is_dir():
+        raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
+    return StoreLayout(db_dir, wal_dir, _recycles(options), is_wal_dir_given=True)
 
 
 def _refuse_titan(db_dir: Path) -> None:
@@ -126,20 +136,17 @@ def _recycles(options: str) -> bool:
     return match is not None and int(match.group(1)) > 0
 
 
-def _find_wal_dir(db_dir: Path, wal_dir: Path | None, options: str) -> Path:
-    if wal_dir is not None:
-        if not wal_dir.is_dir():
-            raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
-        return wal_dir
-    # A RocksDB always keeps a current log, so logs beside the SST files settle the question.
-    if any(re.fullmatch(r"\d+\.log", name) for name in os.listdir(db_dir)):
-        return db_dir
-    match = re.search(r"^\s*wal_dir=(\S+)", options, re.MULTILINE)
-    told = Path(match.group(1)) if match else db_dir
-    if told.name == db_dir.name or told == db_dir:
-        return db_dir
+def _told_wal_dir(db_dir: Path, options: str) -> Path | None:
+    """The folder of logs that the OPTIONS file names, if it is there and not the database's own."""
+    match = re.search(r"^\s*wal_dir=(\S.*?)\s*$", options, re.MULTILINE)
+    if match is None:
+        return None
+    told = db_dir / match.group(1)
     if told.is_dir():
-        return told
+        return None if told.samefile(db_dir) else told
+    # A RocksDB keeps a current log always, and names its own folder where that is moved, too.
+    if told.name == db_dir.name or any(re.fullmatch(r"\d+\.log", n) for n in os.listdir(db_dir)):
+        return None
     raise SourceError(
         f"{db_dir}: its write-ahead logs are kept in {told}, which is not there; "
         "say where they are with --wal-dir (or --wal-dir of an empty directory if there are none)"

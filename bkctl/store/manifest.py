@@ -15,7 +15,9 @@ A record is a version edit, a sequence of (varint tag, fields):
     7, 100, 102, 103 new file: level, number, [path id: 102], size, smallest str, largest str,
         [smallest and largest sequence: from 100], [103: (tag, str)* until tag 1]
     200 column family id   201 family added str   202 family dropped   203 max family id
-    300 records left in an atomic group          8192 and up: str, may be ignored
+    300 records left in an atomic group          8192 and up: str, may be ignored, of these:
+    8196, 8199 (in a str) a log: number, [2, synced size], 1
+    8197, 8200 (in a str) no more logs before: number
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ BLOCK_SIZE = 32 * 1024
 HEADER_SIZE = 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 _SAFE_IGNORE = 1 << 13
+_WAL_ADDITION, _WAL_DELETION, _WAL_ADDITION_2, _WAL_DELETION_2 = 8196, 8197, 8199, 8200
 _VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
 _NEW_FILE_TAGS = {7, 100, 102, 103}
 
@@ -56,10 +59,31 @@ class LiveFile:
 
 
 @dataclass(frozen=True, slots=True)
+class TrackedLog:
+    """A write-ahead log that the MANIFEST counts, and how many bytes of it were synced."""
+
+    number: int
+    synced_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class OldestLog:
+    """The log from which on records count; writes from `next_sequence` on came after it was named.
+
+    `is_certain` is false where the MANIFEST names it only as of when that was begun.
+    """
+
+    number: int = 0
+    next_sequence: int = 1
+    is_certain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestState:
     """What a MANIFEST adds up to; logs numbered from `min_log_number` on hold newer records.
 
-    `known_numbers` are those of all files it ever mentions, live ones and deleted ones.
+    `known_numbers` are those of all files it ever mentions, live ones and deleted ones. `ingested`
+    are the sequence numbers of files of a single one: those that were ingested have such.
     """
 
     live_files: tuple[LiveFile, ...]
@@ -67,6 +91,9 @@ class ManifestState:
     min_log_number: int
     last_sequence: int
     known_numbers: frozenset[int]
+    ingested: frozenset[int] = frozenset()
+    tracked_logs: tuple[TrackedLog, ...] = ()
+    oldest_log: OldestLog = OldestLog()
 
 
 class TornTailError(CorruptionError):
@@ -135,10 +162,15 @@ def _torn(path: Path, pos: int) -> TornTailError:
     )
 
 
+def _number(log: OldestLog) -> int:
+    return log.number
+
+
 @dataclass(slots=True)
 class _Family:
     name: str
-    log_number: int = 0
+    oldest_log: OldestLog = OldestLog()
+    is_named: bool = False
     files: dict[int, LiveFile] = field(default_factory=dict)
 
 
@@ -148,9 +180,12 @@ class _Builder:
     def __init__(self) -> None:
         self._families = {0: _Family("default")}
         self._last_sequence = 0
-        self._min_log_to_keep = 0
+        self._kept = OldestLog()
         self._group: list[bytes] = []
         self._known: set[int] = set()
+        self._ingested: set[int] = set()
+        self._tracked: dict[int, int] = {}
+        self._forgotten = 0
 
     def apply(self, record: bytes) -> None:
         edit = _Edit.parse(record)
@@ -172,6 +207,11 @@ class _Builder:
         family = self._families.get(edit.family_id)
         self._known.update(edit.deleted)
         self._known.update(new_file[0] for new_file in edit.new_files)
+        self._ingested.update(edit.single_sequences)
+        for number, size in edit.tracked:
+            self._tracked[number] = max(size, self._tracked.get(number, 0))
+        self._forgotten = max(self._forgotten, edit.logs_before)
+        self._last_sequence = max(self._last_sequence, edit.numbers.get(4, 0))
         if family is not None:
             for number in edit.deleted:
                 family.files.pop(number, None)
@@ -186,20 +226,39 @@ class _Builder:
                     sequence,
                     edit.family_id,
                 )
-            family.log_number = max(family.log_number, edit.numbers.get(2, 0))
-        self._last_sequence = max(self._last_sequence, edit.numbers.get(4, 0))
-        self._min_log_to_keep = max(self._min_log_to_keep, edit.numbers.get(10, 0))
+            self._name_log(family, edit)
+        if (kept := edit.numbers.get(10, 0)) > self._kept.number:
+            is_certain = self._kept.number > 0 and bool(edit.new_files)
+            self._kept = OldestLog(kept, self._last_sequence + 1, is_certain)
+
+    def _name_log(self, family: _Family, edit: _Edit) -> None:
+        number = edit.numbers.get(2, 0)
+        if number > family.oldest_log.number:
+            # A family's first is what stood when this MANIFEST was begun.
+            is_certain = family.is_named and bool(edit.new_files)
+            family.oldest_log = OldestLog(number, self._last_sequence + 1, is_certain)
+        family.is_named |= 2 in edit.numbers
 
     def state(self) -> ManifestState:
-        logs = [family.log_number for family in self._families.values()]
+        # Families without unflushed records let logs go before they name a newer one.
+        needed = (family.oldest_log for family in self._families.values())
+        oldest = max(min(needed, key=_number, default=self._kept), self._kept, key=_number)
+        before = max(self._forgotten, oldest.number)
         return ManifestState(
             live_files=tuple(
                 file for family in self._families.values() for file in family.files.values()
             ),
             families=tuple(family.name for family in self._families.values()),
-            min_log_number=min(logs) if logs else self._min_log_to_keep,
+            min_log_number=oldest.number,
             last_sequence=self._last_sequence,
             known_numbers=frozenset(self._known),
+            ingested=frozenset(self._ingested),
+            tracked_logs=tuple(
+                TrackedLog(number, size)
+                for number, size in sorted(self._tracked.items())
+                if number >= before
+            ),
+            oldest_log=oldest,
         )
 
 
@@ -212,6 +271,9 @@ class _Edit:
     numbers: dict[int, int] = field(default_factory=dict)
     deleted: list[int] = field(default_factory=list)
     new_files: list[tuple[int, int, int, bytes, bytes, int]] = field(default_factory=list)
+    single_sequences: list[int] = field(default_factory=list)
+    tracked: list[tuple[int, int]] = field(default_factory=list)
+    logs_before: int = 0
 
     @classmethod
     def parse(cls, record: bytes) -> _Edit:
@@ -243,14 +305,31 @@ class _Edit:
             self.deleted.append(number)
         elif tag in _NEW_FILE_TAGS:
             pos = self._new_file(record, tag, pos)
+        elif tag in (_WAL_ADDITION, _WAL_DELETION):
+            pos = self._log_edit(record, tag, pos)
         elif tag == 1 or tag & _SAFE_IGNORE:
-            _, pos = _string(record, pos)
+            content, pos = _string(record, pos)
+            if tag in (_WAL_ADDITION_2, _WAL_DELETION_2):
+                self._log_edit(content, tag, 0)
         else:
             raise CorruptionError(
                 f"version edit with tag {tag}, which bkctl does not know (values in blob files, or "
                 "a newer RocksDB)"
             )
         return pos
+
+    def _log_edit(self, record: bytes, tag: int, pos: int) -> int:
+        number, pos = decode_uvarint(record, pos)
+        if tag in (_WAL_DELETION, _WAL_DELETION_2):
+            self.logs_before = max(self.logs_before, number)
+            return pos
+        size = 0
+        while (custom := decode_uvarint(record, pos))[0] != 1:
+            if custom[0] != 2:
+                raise CorruptionError(f"a log's edit has the unknown field {custom[0]}")
+            size, pos = decode_uvarint(record, custom[1])
+        self.tracked.append((number, size))
+        return custom[1]
 
     def _new_file(self, record: bytes, tag: int, pos: int) -> int:
         level, pos = decode_uvarint(record, pos)
@@ -262,8 +341,10 @@ class _Edit:
         largest, pos = _string(record, pos)
         sequence = 0
         if tag != 7:
-            _, pos = decode_uvarint(record, pos)
+            smallest_sequence, pos = decode_uvarint(record, pos)
             sequence, pos = decode_uvarint(record, pos)
+            if smallest_sequence == sequence:
+                self.single_sequences.append(sequence)
         while tag == 103:
             custom, pos = decode_uvarint(record, pos)
             if custom == 1:

@@ -47,7 +47,7 @@ class Source:
         self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
         try:
             if self._view.has_wal:
-                flush_logs(self._view.db_dir, layout.db_dir, point_in_time=options.point_in_time)
+                flush_logs(self._view.db_dir, layout.db_dir)
                 self._view.flushed()
             with self._database() as database:
                 self.families = database.families

@@ -32,6 +32,7 @@ from types import TracebackType
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.folders import PrivateFolder, making_files
 from bkctl.store.layout import StoreLayout
+from bkctl.store.logs import OpenLog, check_logs, choose_wal_dir, close_logs, open_logs
 from bkctl.store.manifest import LiveFile, ManifestState, TornTailError, read_manifest
 from bkctl.store.manifest_edit import without_files
 
@@ -169,20 +170,20 @@ class PinnedView:
             self._open_files(state)
             # Before the logs' sizes are taken: the logs then cover what an unfinished flush holds.
             self.unknown_files = _unknown_files(db_dir, state)
-            logs = self._open_logs(state.min_log_number)
+            logs = self._open_logs(state)
         except CorruptionError:
             if moved_on():
                 return None
             raise
         with contextlib.ExitStack() as stack:
-            for _, descriptor, _ in logs:
-                stack.callback(os.close, descriptor)
+            stack.callback(close_logs, logs)
             if moved_on():
                 return None
             self._fill(state, manifest.name, content, logs)
             # A recycled log is written over in place once it is obsolete.
             if self._layout.recycles_wal and logs and moved_on():
                 return None
+        self._check_logs(state, logs)
         return state
 
     def _open_files(self, state: ManifestState) -> None:
@@ -210,32 +211,33 @@ class PinnedView:
             raise CorruptionError(f"{path}: is {size} bytes, the MANIFEST says {file.size}")
         return descriptor
 
-    def _open_logs(self, min_log_number: int) -> list[tuple[str, int, int]]:
-        """Open the logs that count: (name, descriptor, size), oldest first.
+    def _open_logs(self, state: ManifestState) -> list[OpenLog]:
+        wal_dir, told = self._layout.wal_dir, self._layout.told_wal_dir
+        if told is not None:
+            wal_dir = choose_wal_dir(wal_dir, told, state.min_log_number)
+        logs = open_logs(wal_dir, state.min_log_number)
+        if not logs and not state.tracked_logs and not self._layout.is_wal_dir_given:
+            raise CorruptionError(
+                f"{wal_dir}: no write-ahead log is there, and a RocksDB always keeps one: what was "
+                "in it is missing; say where it is with --wal-dir (for a copy that was flushed and "
+                "left it out: an empty directory)"
+            )
+        return logs
 
-        Sizes are taken from the newest to the oldest: a log is whole once a newer one exists, so
-        what is taken is a prefix of what was written.
-        """
-        found = []
-        wal_dir = self._layout.wal_dir
-        numbers = sorted(
-            int(match.group(1))
-            for name in os.listdir(wal_dir)
-            if (match := re.fullmatch(r"(\d+)\.log", name))
-        )
-        for number in reversed([number for number in numbers if number >= min_log_number]):
-            path = wal_dir / f"{number:06}.log"
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                raise CorruptionError(f"{path}: the log went away; the store changed") from None
-            except OSError as e:
-                raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
-            found.append((path.name, descriptor, os.fstat(descriptor).st_size))
-        return found[::-1]
+    def _check_logs(self, state: ManifestState, logs: list[OpenLog]) -> None:
+        """Cut the copies of the logs where they end; raises CorruptionError for damage in them."""
+        with making_files(self.db_dir):
+            kept = check_logs(logs, self.db_dir, state, point_in_time=self._point_in_time)
+            # RocksDB looks for empty ones, too, if the MANIFEST counts them.
+            if not state.tracked_logs and not any(log.has_writes for log in kept):
+                kept = []
+            for log in kept:
+                os.truncate(log.copy, log.size)
+            for path in set(self.db_dir.glob("*.log")) - {log.copy for log in kept}:
+                path.unlink()
 
     def _fill(
-        self, state: ManifestState, manifest: str, content: bytes, logs: list[tuple[str, int, int]]
+        self, state: ManifestState, manifest: str, content: bytes, logs: list[OpenLog]
     ) -> None:
         """Write the private folder: links for SST files, copies for what is small and mutable."""
         with making_files(self.db_dir):
@@ -246,9 +248,8 @@ class PinnedView:
                 self._link(self.db_dir / file.name, self._descriptors[file.name])
             (self.db_dir / manifest).write_bytes(content)
             (self.db_dir / "CURRENT").write_text(f"{manifest}\n")
-            if any(size for _, _, size in logs):
-                for name, descriptor, size in logs:
-                    _copy_prefix(descriptor, self.db_dir / name, size)
+            for log in logs:
+                _copy_prefix(log.descriptor, self.db_dir / log.path.name, log.size)
 
     def _link(self, link: Path, descriptor: int) -> None:
         target = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
