@@ -62,7 +62,7 @@ def take_backup(
     crew = Crew(pool, listener, is_cancelled)
     begun = time.time()
     with (
-        _open_source(request) as source,
+        _open_source(request, notify) as source,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
         job = _follow(request, source, storage, begun)
@@ -73,10 +73,15 @@ def take_backup(
 
 
 @contextlib.contextmanager
-def _open_source(request: BackupRequest) -> Iterator[Source]:
+def _open_source(request: BackupRequest, notify: Callable[[str], None]) -> Iterator[Source]:
     """The store, pinned, if it is one that can be backed up so."""
     with Source(request.source) as source:
         _check_source(source, request)
+        if request.is_raw and not source.is_ttl_known:
+            notify(
+                f"{source.path}: there is no last_tikv.toml to tell whether values end in an "
+                "expiry; taken as API V1, where they do not (--api-version says otherwise)"
+            )
         if not request.source.point_in_time:
             refuse_forgotten_files(source)
         yield source

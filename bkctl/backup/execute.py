@@ -79,6 +79,7 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         staging=staging,
         deciding_dir=source.db_dir if request.resolve_locks else None,
         cipher=request.cipher,
+        api_version=source.ident.api_version,
     )
 
 

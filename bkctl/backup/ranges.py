@@ -79,7 +79,7 @@ def _backup_raw(
     advance: Advance,
 ) -> list[PendingFile]:
     lower, upper = backup_range.data_start_key, backup_range.data_end_key
-    scanner = RawScanner(database, task.family, lower, upper)
+    scanner = RawScanner(database, task.family, lower, upper, task.expired_by)
     writer = RawWriter(task, saver, backup_range.region, backup_range.raw_start_key)
     try:
         while (batch := scanner.scan_batch()) is not None:

@@ -13,6 +13,7 @@ from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
 from bkctl.store.database import Database
+from bkctl.store.ident import API_V1, expired_by
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -27,6 +28,7 @@ class BackupTask:
     `db_dir` is the pinned view to open, `source` the store's directory for messages. `family` is
     the column family of raw mode. Files are made in `staging` and saved under `name`/. Locks are
     decided by the view `deciding_dir`; without it, they block. With `cipher` files are encrypted.
+    `api_version` tells how raw pairs are laid out.
     """
 
     db_dir: Path
@@ -43,6 +45,12 @@ class BackupTask:
     staging: Path
     deciding_dir: Path | None = None
     cipher: Cipher | None = None
+    api_version: int = API_V1
+
+    @property
+    def expired_by(self) -> int | None:
+        """The unix second by which raw pairs that are left out expired; None if they cannot."""
+        return expired_by(self.end_ts, self.api_version)
 
     def open_database(self) -> Database:
         """Open the view; raises CorruptionError where it is damaged."""

@@ -16,6 +16,7 @@ from bkctl.codec.strings import ByteStrings
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.entries import EntryBatch, account_long
 from bkctl.mvcc.long_values import LongValues
+from bkctl.mvcc.raw import account_raw
 from bkctl.regions.region import Region
 from bkctl.sst.writer import FinishedSst, SstWriter
 
@@ -135,6 +136,7 @@ class RawWriter:
     ) -> None:
         unix_ms = time.time_ns() // 1_000_000
         self._file = FamilyFile(task, saver, region, raw_start_key, unix_ms, task.family)
+        self._api_version = task.api_version
 
     @property
     def total_kvs(self) -> int:
@@ -149,7 +151,7 @@ class RawWriter:
     def write(self, keys: ByteStrings, values: ByteStrings) -> None:
         """Append records (data keys)."""
         self._file.write(keys, values)
-        self._file.accounting.add_raw(keys, values)
+        account_raw(self._file.accounting, keys, values, self._api_version)
 
     def save(self, end_key: bytes) -> list[PendingFile]:
         """Save the file as covering the keys from the start key to `end_key`."""

@@ -117,6 +117,7 @@ def backup(
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
     raw: options.Raw = False,
     cf: options.Cf = None,
+    api_version: options.ApiVersion = None,
     compression: files.Compression = "zstd",
     compression_level: files.CompressionLevel = None,
     sst_max_size: files.SstMaxSize = "144MiB",
@@ -158,7 +159,7 @@ def backup(
         first, last = options.parse_key_window(start_key, end_key, key_format)
         request = BackupRequest(
             source=options.source_options(
-                options.required("--db", db), work_dir, wal_dir, recovery
+                options.required("--db", db), work_dir, wal_dir, recovery, api_version
             ),
             load_regions=lambda source: options.load_region_map(choice, source, store_id),
             storage=parse_storage(options.required("--storage", storage)),

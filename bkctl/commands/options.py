@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -18,6 +17,8 @@ import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands.config import load_config
+from bkctl.commands.keys import KeyFormat as KeyFormat
+from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
@@ -29,14 +30,6 @@ if TYPE_CHECKING:
 
 MAX_DEFAULT_JOBS = 8
 _T = TypeVar("_T")
-
-
-class KeyFormat(str, Enum):
-    """How --start-key and --end-key are written."""
-
-    HEX = "hex"
-    ESCAPED = "escaped"
-    RAW = "raw"
 
 
 class ProgressMode(str, Enum):
@@ -53,6 +46,14 @@ class Recovery(str, Enum):
 
     STRICT = "strict"
     POINT_IN_TIME = "point-in-time"
+
+
+class ApiVersionName(str, Enum):
+    """TiKV's API versions, as its configuration and br name them."""
+
+    V1 = "v1"
+    V1TTL = "v1ttl"
+    V2 = "v2"
 
 
 def env_name(option: str) -> str:
@@ -141,6 +142,10 @@ Raw = Annotated[
 Cf = Annotated[
     str | None,
     option("--cf", metavar="FAMILY", help="Column family of raw keys; default: default."),
+]
+ApiVersion = Annotated[
+    ApiVersionName | None,
+    option("--api-version", help="How raw pairs are laid out; default: what the store says."),
 ]
 WalDir = Annotated[
     Path | None,
@@ -303,63 +308,19 @@ def _parse_named(name: str, text: str | None, key_format: KeyFormat) -> bytes:
         raise UsageError(f"{name}: {e}") from None
 
 
-def parse_key(text: str, key_format: KeyFormat | str) -> bytes:
-    """The key that `text` means; UsageError if it is not of the format.
-
-    hex: two digits a byte, of either case. escaped: text in which a backslash begins an escape, as
-    tikv-ctl prints keys: \\xNN, \\NNN (octal), \\n \\r \\t \\a \\b \\f \\v \\" \\' or \\\\.
-    raw: the text's bytes.
-    """
-    key_format = KeyFormat(key_format)
-    if key_format is KeyFormat.RAW:
-        return os.fsencode(text)
-    if key_format is KeyFormat.ESCAPED:
-        return _ESCAPE.sub(_unescape, os.fsencode(text))
-    if not _HEX.fullmatch(text):
-        raise UsageError(
-            f"{text!a} is no hexadecimal key (two digits a byte); "
-            "for keys written as text see --key-format"
-        )
-    return bytes.fromhex(text)
-
-
-_HEX = re.compile("(?:[0-9A-Fa-f]{2})*")
-_ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|[0-7]{3}|.|$)", re.DOTALL)
-_ESCAPED = {
-    b"a": b"\a",
-    b"b": b"\b",
-    b"f": b"\f",
-    b"n": b"\n",
-    b"r": b"\r",
-    b"t": b"\t",
-    b"v": b"\v",
-    b"'": b"'",
-    b'"': b'"',
-    b"\\": b"\\",
-}
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    escape: bytes = match[1]
-    if (plain := _ESCAPED.get(escape)) is not None:
-        return plain
-    if len(escape) == 3:
-        number = int(escape[1:], 16) if escape[:1] == b"x" else int(escape, 8)
-        if number <= 0xFF:
-            return bytes([number])
-    shown = os.fsdecode(match[0])
-    raise UsageError(
-        f"{ascii(shown)[1:-1]} is no escape; write \\xNN, \\NNN in octal up to \\377, \\n or \\\\"
-    )
-
-
 def source_options(
-    db: Path, work_dir: Path | None, wal_dir: Path | None, recovery: Recovery
+    db: Path,
+    work_dir: Path | None,
+    wal_dir: Path | None,
+    recovery: Recovery,
+    api_version: ApiVersionName | None = None,
 ) -> SourceOptions:
     """How to open the store that the options name."""
     from bkctl.store.source import SourceOptions
 
-    return SourceOptions(db, work_dir, wal_dir, point_in_time=recovery is Recovery.POINT_IN_TIME)
+    number = None if api_version is None else list(ApiVersionName).index(api_version)
+    point_in_time = recovery is Recovery.POINT_IN_TIME
+    return SourceOptions(db, work_dir, wal_dir, point_in_time, number)
 
 
 @contextlib.contextmanager

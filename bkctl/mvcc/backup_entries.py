@@ -29,7 +29,9 @@ from bkctl.mvcc.batch import Keys, Records, with_timestamps
 from bkctl.mvcc.entries import account_long
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
+from bkctl.mvcc.raw import account_raw
 from bkctl.mvcc.write import DELETE, PUT, parse_write
+from bkctl.store.ident import API_V1
 
 MAX_PROBLEMS = 1000
 
@@ -189,12 +191,16 @@ class DefaultChecker(_Checker):
 
 
 class RawChecker(_Checker):
-    """Checks a file of a raw backup."""
+    """Checks a file of a raw backup, laid out as `api_version` says."""
+
+    def __init__(self, bounds: EntryBounds, api_version: int = API_V1) -> None:
+        super().__init__(bounds)
+        self._api_version = api_version
 
     def _look(
         self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
     ) -> Sequence[bytes]:
-        counted.add_raw(ByteStrings.of(keys), ByteStrings.of(values))
+        account_raw(counted, ByteStrings.of(keys), ByteStrings.of(values), self._api_version)
         return ()
 
 

@@ -1,7 +1,7 @@
 """Lock records, and which of them block a backup.
 
     type (1): P put, D delete, L lock, S pessimistic; H shared (nothing else is read of it)
-    zigzag length, primary key | start_ts varint | ttl varint | optional fields, in any order:
+    zigzag length, primary key | start_ts varint | [ttl varint | optional fields, in any order]:
     v len(1) bytes  short value        f u64 BE  for_update_ts     t u64 BE  txn_size
     c u64 BE        min_commit_ts      a varint n, n (zigzag length, key)   async secondaries
     r varint n, n u64 BE  rollback_ts  l u64 BE, varint  last change      s varint  txn source
@@ -66,7 +66,8 @@ def parse_lock(value: bytes) -> Lock:
     length, pos = decode_zigzag(value, 1)
     primary, pos = _bytes(value, pos, length), pos + length
     start_ts, pos = decode_uvarint(value, pos)
-    ttl, pos = decode_uvarint(value, pos)
+    # The oldest of TiKV's locks end here.
+    ttl, pos = decode_uvarint(value, pos) if pos < len(value) else (0, pos)
     fields = _Fields()
     while pos < len(value):
         next_pos = fields.read(value, value[pos], pos + 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bkctl.codec.tso import physical_ms
 from bkctl.errors import CorruptionError
 from bkctl.proto import raft_serverpb_pb2
 from bkctl.proto.strict import parse
@@ -24,6 +25,11 @@ class StoreIdent:
     cluster_id: int = 0
     store_id: int = 0
     api_version: int = API_V1
+
+
+def expired_by(ts: int, api_version: int) -> int | None:
+    """The unix second of a TSO, by which raw pairs of API V1TTL may have expired; else None."""
+    return physical_ms(ts) // 1000 if api_version == API_V1TTL else None
 
 
 def parse_store_ident(value: bytes, source: Path) -> StoreIdent:

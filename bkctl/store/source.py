@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
 from bkctl.store.database import Database, require_families
 from bkctl.store.flush import flush_logs
-from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
+from bkctl.store.ident import API_V1, API_V1TTL, IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.layout import locate
 from bkctl.store.manifest import LiveFile
+from bkctl.store.tikv_config import read_tikv_config
 from bkctl.store.view import PinnedView
 
 REGION_STATE_PREFIX = b"\x01\x03"
@@ -25,13 +26,15 @@ class SourceOptions:
     """How to open a store: `work_dir` takes the temporary view, `wal_dir` holds the logs.
 
     `point_in_time` takes what lies before a damage in the MANIFEST's or the log's tail, as TiKV
-    would; without it such damage is an error.
+    would; without it such damage is an error. `api_version` overrides the
+    store's own.
     """
 
     path: Path
     work_dir: Path | None = None
     wal_dir: Path | None = None
     point_in_time: bool = False
+    api_version: int | None = None
 
 
 class Source:
@@ -54,9 +57,20 @@ class Source:
                 self.last_sequence = database.last_sequence
                 ident = database.get("default", IDENT_KEY)
             self.ident = StoreIdent() if ident is None else parse_store_ident(ident, layout.db_dir)
+            self._find_api_version(options.api_version)
         except BaseException:
             self._view.close()
             raise
+
+    def _find_api_version(self, given: int | None) -> None:
+        """Settle how raw pairs are laid out, of which the store's record tells only a part."""
+        self.is_ttl_known = True
+        if given is None and self.ident.api_version == API_V1:
+            config = read_tikv_config(self.path)
+            self.is_ttl_known = config is not None
+            given = API_V1TTL if config is not None and config.enable_ttl else API_V1
+        if given is not None:
+            self.ident = replace(self.ident, api_version=given)
 
     def __enter__(self) -> Source:
         return self

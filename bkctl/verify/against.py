@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.encryption import plain_reader
@@ -23,24 +23,27 @@ from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
 from bkctl.mvcc.raw import RawScanner
 from bkctl.mvcc.scan import EntryScanner
-from bkctl.mvcc.write import parse_write
 from bkctl.sst.damage import DamageList
 from bkctl.sst.reader import SstReader
 from bkctl.storage.base import NotFoundError
 from bkctl.store.database import Database
+from bkctl.verify.differences import (
+    NOT_IN_STORE,
+    Chunk,
+    Found,
+    is_equal,
+    is_same_record,
+    merge_records,
+)
 from bkctl.verify.file import DEFAULT, WRITE, Advance, Finding
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
 
 SHOWN_DIFFERENCES = 10
-NOT_IN_BACKUP = "missing in the backup"
-NOT_IN_STORE = "missing in the store"
-NOT_EQUAL = "the value differs"
 _BATCH_RECORDS = 1024
 _BATCH_BYTES = 1 << 20
 
-_Chunk = tuple[Sequence[bytes], Sequence[bytes]]
 _KeyBounds = tuple[bytes, bytes]
 
 
@@ -72,12 +75,16 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What of a store to compare with: the backup's TSOs, or in raw mode a column family."""
+    """What of a store to compare with: the backup's TSOs, or in raw mode a column family.
+
+    Raw pairs that expired by `expired_by` (unix seconds, None for none) are not looked for.
+    """
 
     start_ts: int
     end_ts: int
     is_raw: bool
     family: str = DEFAULT
+    expired_by: int | None = None
 
 
 def segments_of(
@@ -147,7 +154,7 @@ def compare_segment(
             for file in segment.files
         }
         if snapshot.is_raw:
-            store = _raw_chunks(database, snapshot.family, lower, upper)
+            store = _raw_chunks(database, snapshot, lower, upper)
             found = _compare_raw(store, _Feed(backup.get(snapshot.family, iter(())), 0), advance)
         else:
             found = _TxnComparison(
@@ -176,7 +183,7 @@ def _raw_key(user_key: bytes, is_raw: bool) -> bytes:
 class _Feed:
     """Records of one side, in order; `suffix` bytes at the end of keys are their timestamp."""
 
-    def __init__(self, chunks: Iterator[_Chunk], suffix: int) -> None:
+    def __init__(self, chunks: Iterator[Chunk], suffix: int) -> None:
         self._chunks = chunks
         self._suffix = suffix
         self._keys: Sequence[bytes] = ()
@@ -196,14 +203,14 @@ class _Feed:
         last = self._keys[-1]
         return last[: len(last) - self._suffix]
 
-    def take(self, user_key: bytes) -> _Chunk:
+    def take(self, user_key: bytes) -> Chunk:
         """What is at hand of the keys up to `user_key`."""
         count = bisect_right(self._keys, user_key + b"\xff" * self._suffix)
         taken = self._keys[:count], self._values[:count]
         self._keys, self._values = self._keys[count:], self._values[count:]
         return taken
 
-    def take_all(self, user_key: bytes) -> Iterator[_Chunk]:
+    def take_all(self, user_key: bytes) -> Iterator[Chunk]:
         """All records of the keys up to `user_key`."""
         while self.fill():
             taken = self.take(user_key)
@@ -220,13 +227,13 @@ class _StoreFeed(_Feed):
         self._default_keys: list[bytes] = []
         super().__init__(self._scan(), TS_SIZE)
 
-    def _scan(self) -> Iterator[_Chunk]:
+    def _scan(self) -> Iterator[Chunk]:
         while (batch := self._scanner.scan_entries()) is not None:
             for segment in batch.segments:
                 self._default_keys += segment.default_keys.tolist()
                 yield segment.keys.tolist(), segment.values.tolist()
 
-    def long_values(self, user_key: bytes) -> Iterator[_Chunk]:
+    def long_values(self, user_key: bytes) -> Iterator[Chunk]:
         """The long values of keys up to `user_key`, all of which have been taken."""
         count = bisect_right(self._default_keys, user_key + b"\xff" * TS_SIZE)
         wanted, self._default_keys = self._default_keys[:count], self._default_keys[count:]
@@ -234,8 +241,10 @@ class _StoreFeed(_Feed):
             yield keys.tolist(), values.tolist()
 
 
-def _raw_chunks(database: Database, family: str, lower: bytes, upper: bytes) -> Iterator[_Chunk]:
-    scanner = RawScanner(database, family, lower, upper)
+def _raw_chunks(
+    database: Database, snapshot: Snapshot, lower: bytes, upper: bytes
+) -> Iterator[Chunk]:
+    scanner = RawScanner(database, snapshot.family, lower, upper, snapshot.expired_by)
     while (batch := scanner.scan_batch()) is not None:
         keys, values = batch
         yield keys.tolist(), values.tolist()
@@ -248,7 +257,7 @@ def _file_chunks(
     upper: bytes,
     opened: contextlib.ExitStack,
     cipher: Cipher | None,
-) -> Iterator[_Chunk]:
+) -> Iterator[Chunk]:
     """A file's records in `[lower, upper)`; opens it when the first is asked for."""
     if file.cipher_iv and cipher is None:
         what = "is encrypted, and cannot be compared without its key"
@@ -280,16 +289,12 @@ def _file_chunks(
         ) from None
 
 
-_Found = Iterator[tuple[bytes, str]]
-_Same = Callable[[bytes, bytes], bool]
-
-
-def _compare_raw(store: Iterator[_Chunk], backup: _Feed, advance: Advance) -> _Found:
+def _compare_raw(store: Iterator[Chunk], backup: _Feed, advance: Advance) -> Found:
     feed = _Feed(store, 0)
     while (bound := _bound(feed, backup)) is not None:
         ours, theirs = feed.take(bound), backup.take(bound)
-        if not _equal(ours, theirs):
-            yield from _merge([ours], [theirs], 0)
+        if not is_equal(ours, theirs):
+            yield from merge_records([ours], [theirs], 0)
         advance(len(ours[0]), sum(map(len, ours[0])) + sum(map(len, ours[1])))
 
 
@@ -306,7 +311,7 @@ class _TxnComparison:
         self._store, self._writes, self._defaults = store, writes, defaults
         self._advance = advance
 
-    def run(self) -> _Found:
+    def run(self) -> Found:
         """Yield the user keys that differ, in order."""
         while (bound := _bound(self._store, self._writes)) is not None:
             yield from self._compare_up_to(bound)
@@ -316,20 +321,20 @@ class _TxnComparison:
             for key in keys
         )
 
-    def _compare_up_to(self, bound: bytes) -> _Found:
+    def _compare_up_to(self, bound: bytes) -> Found:
         ours, theirs = self._store.take(bound), self._writes.take(bound)
         found: dict[bytes, str] = {}
-        if not _equal(ours, theirs):
-            found.update(_merge([ours], [theirs], TS_SIZE, _same_record))
+        if not is_equal(ours, theirs):
+            found.update(merge_records([ours], [theirs], TS_SIZE, is_same_record))
         long_bytes = 0
 
-        def counted(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+        def counted(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
             nonlocal long_bytes
             for chunk in chunks:
                 long_bytes += sum(map(len, chunk[1]))
                 yield chunk
 
-        values = _merge(
+        values = merge_records(
             counted(self._store.long_values(bound)), self._defaults.take_all(bound), TS_SIZE
         )
         for user_key, what in values:
@@ -337,62 +342,3 @@ class _TxnComparison:
             found.setdefault(user_key, what)
         yield from sorted(found.items())
         self._advance(len(ours[0]), sum(map(len, chain(*ours))) + long_bytes)
-
-
-def _equal(ours: _Chunk, theirs: _Chunk) -> bool:
-    # One side may have lists, the other tuples.
-    return all(list(one) == list(other) for one, other in zip(ours, theirs, strict=True))
-
-
-def _identical(one: bytes, other: bytes) -> bool:
-    return one == other
-
-
-def _same_record(one: bytes, other: bytes) -> bool:
-    """Whether two write records mean the same to a reader."""
-    if one == other:
-        return True
-    try:
-        ours, theirs = parse_write(one), parse_write(other)
-    except CorruptionError:
-        return False
-    return (ours.write_type, ours.start_ts, ours.short_value) == (
-        theirs.write_type,
-        theirs.start_ts,
-        theirs.short_value,
-    )
-
-
-def _merge(
-    ours: Iterator[_Chunk] | list[_Chunk],
-    theirs: Iterator[_Chunk] | list[_Chunk],
-    suffix: int,
-    is_same: _Same = _identical,
-) -> _Found:
-    """Yield the user keys that the store (`ours`) and the backup do not have alike, in order."""
-    store, backup = _records(ours, suffix), _records(theirs, suffix)
-    one, other = next(store, None), next(backup, None)
-    while one is not None or other is not None:
-        if one is not None and (other is None or one.user_key < other.user_key):
-            yield one.user_key, NOT_IN_BACKUP
-            one = next(store, None)
-        elif other is not None and (one is None or other.user_key < one.user_key):
-            yield other.user_key, NOT_IN_STORE
-            other = next(backup, None)
-        elif one is not None and other is not None:
-            if one.timestamp != other.timestamp or not is_same(one.value, other.value):
-                yield one.user_key, NOT_EQUAL
-            one, other = next(store, None), next(backup, None)
-
-
-class _Record(NamedTuple):
-    user_key: bytes
-    timestamp: bytes
-    value: bytes
-
-
-def _records(chunks: Iterator[_Chunk] | list[_Chunk], suffix: int) -> Iterator[_Record]:
-    for keys, values in chunks:
-        for key, value in zip(keys, values, strict=True):
-            end = len(key) - suffix
-            yield _Record(key[:end], key[end:], value)

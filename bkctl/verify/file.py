@@ -24,6 +24,7 @@ from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.sst.damage import DamageList
 from bkctl.sst.verify import verify_sst
 from bkctl.storage.base import NotFoundError, RandomReader
+from bkctl.store.ident import API_V1
 
 if TYPE_CHECKING:
     # Imported where the deep level needs them: they bring numpy, and hashing alone does not.
@@ -116,11 +117,13 @@ class PairCheck:
         deep: bool,
         advance: Advance,
         cipher: Cipher | None = None,
+        api_version: int = API_V1,
     ) -> None:
         self._backup_dir = backup_dir
         self._files = files
         self._is_raw, self._deep = is_raw, deep
         self._cipher = cipher
+        self._api_version = api_version
         self._advance = advance
         self._references: dict[str, References] = {}
         self.findings: list[Finding] = []
@@ -192,7 +195,7 @@ class PairCheck:
             file.start_key, file.end_key, file.start_version, file.end_version, self._is_raw
         )
         if self._is_raw:
-            return RawChecker(bounds)
+            return RawChecker(bounds, self._api_version)
         if file.cf == WRITE:
             return WriteChecker(bounds)
         return DefaultChecker(bounds) if file.cf == DEFAULT else None

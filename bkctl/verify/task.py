@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.storage.url import StorageSpec
+from bkctl.store.ident import API_V1
 from bkctl.verify.against import Difference, Segment, Snapshot
 from bkctl.verify.file import Finding
 
@@ -26,6 +27,7 @@ class CheckJob:
     deep: bool
     files: tuple[BackupFile, ...]
     cipher: Cipher | None = None
+    api_version: int = API_V1
 
 
 @dataclass(frozen=True, slots=True)

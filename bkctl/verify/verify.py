@@ -25,7 +25,7 @@ from bkctl.pool.pool import WorkerPool
 from bkctl.regions.plan import make_plan
 from bkctl.repository.catalog import open_backup, root_name
 from bkctl.storage.url import StorageSpec, open_storage
-from bkctl.store.ident import API_V2
+from bkctl.store.ident import API_V2, expired_by
 from bkctl.store.source import Source, SourceOptions
 from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Snapshot, segments_of
 from bkctl.verify.backup import Description, check_description
@@ -226,7 +226,11 @@ class Verifier:
             return []
         deep = self._level is Level.DEEP
         return [
-            CheckJob(number, self._spec, name, meta.is_raw_kv, deep, files, self._cipher)
+            CheckJob(
+                *(number, self._spec, name, meta.is_raw_kv, deep, files),
+                self._cipher,
+                meta.api_version,
+            )
             for number, files in enumerate(pairs_of(meta.files, meta.is_raw_kv))
         ]
 
@@ -245,7 +249,11 @@ class Verifier:
             for families in groups:
                 planned = _planned(source, backup_dir, description, families[0], against)
                 snapshot = Snapshot(
-                    meta.start_version, meta.end_version, meta.is_raw_kv, families[0]
+                    meta.start_version,
+                    meta.end_version,
+                    meta.is_raw_kv,
+                    families[0],
+                    expired_by(meta.end_version, meta.api_version),
                 )
                 for segment in segments_of(planned, meta.files, families):
                     number, view = len(jobs), (source.db_dir, source.path)

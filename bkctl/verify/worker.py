@@ -94,6 +94,7 @@ def _check(job: CheckJob, meter: _Meter) -> JobResult:
         deep=job.deep,
         advance=meter.advance,
         cipher=job.cipher,
+        api_version=job.api_version,
     )
     findings = tuple(check.run())
     return JobResult(findings, check.checked_bytes, meter.kvs, meter.plain_bytes)

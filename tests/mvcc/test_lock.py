@@ -61,11 +61,15 @@ def test_which_locks_block_a_snapshot(value: bytes, end_ts: int, blocked: bool) 
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"X", b"P", b"P\x03a", lock()[:-2], lock(rest=b"v\x05a"), lock(rest=b"c\0")]
+    "value", [b"", b"X", b"P", b"P\x03a", lock()[:-1], lock(rest=b"v\x05a"), lock(rest=b"c\0")]
 )
 def test_cut_locks_are_corruption(value: bytes) -> None:
     with pytest.raises(CorruptionError):
         parse_lock(value)
+
+
+def test_a_lock_may_end_before_its_ttl() -> None:
+    assert (lock()[-2:], parse_lock(lock()[:-2]).ttl) == (encode_uvarint(3000), 0)
 
 
 @given(st.binary(max_size=60))

@@ -16,9 +16,6 @@ from bkctl.codec.varint import encode_uvarint
 from bkctl.mvcc.keys import versioned_key
 from bkctl.store.database import Database
 from bkctl.verify.against import (
-    NOT_EQUAL,
-    NOT_IN_BACKUP,
-    NOT_IN_STORE,
     Comparison,
     Difference,
     Segment,
@@ -26,6 +23,7 @@ from bkctl.verify.against import (
     compare_segment,
     segments_of,
 )
+from bkctl.verify.differences import NOT_EQUAL, NOT_IN_BACKUP, NOT_IN_STORE
 from examples.tikv_store import TikvStore
 from tests.archive.made_backups import MadeBackup, Record, put
 

@@ -1,0 +1,27 @@
+"""Raw stores of a real TiKV: the counts, bytes and checksums of its own backup."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.console import bkctl
+from tests.real.stores import truth, unpack
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("name", ["raw-V1", "raw-V1TTL"])
+def test_raw_pairs_count_as_tikv_counts_them(tmp_path: Path, name: str, jobs: int) -> None:
+    (store,) = unpack(name, tmp_path)
+    options = ["--db", store, "--region-map", "store", "--raw", "--jobs", jobs, "--name", "b"]
+    done = bkctl("backup", *options, "--storage", tmp_path / "repo", "--json")
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    told = {key: report[key] for key in ("total_kvs", "total_bytes", "crc64xor")}
+    assert told == truth(name)["raw"]
+    at = ["--storage", tmp_path / "repo", "b"]
+    assert bkctl("verify", *at, "--level", "deep").code == 0
+    against = bkctl("verify", *at, "--against", store, "--region-map", "store")
+    assert against.code == 0, against.stdout
