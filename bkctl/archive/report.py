@@ -5,11 +5,17 @@
      "total_kvs", "total_bytes", "crc64xor": "16 hex digits", "size", "seconds",
      "errors": [{"region_id", "start_key", "end_key", "kind", "message"}...],
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
+     "covered": [{"start_key", "end_key", "start_ts"}...],
+     "uncovered": [{"start_key", "end_key", "region_id", "reason"}...],
+     "replicas": [{"region_id", "replica"}...], "notes": [texts...],
      "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
      "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...], "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
-3339 in UTC. Readers skip fields they do not know; the last three lines may be missing. Decided
+3339 in UTC. Readers skip fields they do not know; those from `covered` on may be missing.
+`covered` are the keys that the backup covers, 0 being in full; `uncovered` those it was asked for
+and does not; without `covered`, nobody wrote it down. `replicas` are regions whose replica here may
+lack what the cluster has: `learner`. `notes` are for people. Decided
 locks are those of transactions whose end the store knew: `commit_ts` is null if rolled back.
 `merged_from` names the backups that a merged one was made of, oldest first.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
@@ -24,6 +30,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import NoReturn
 
+from bkctl.archive.coverage import CoveredKeys, UncoveredKeys
+from bkctl.archive.coverage import KeyRange as KeyRange
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.region_map import Skipped
@@ -57,11 +65,11 @@ class RangeError:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRange:
-    """Raw user keys `[start_key, end_key)`; an empty end is infinity."""
+class ReplicaNote:
+    """A region whose replica on this store need not have all of it: `replica` says what it is."""
 
-    start_key: bytes
-    end_key: bytes
+    region_id: int
+    replica: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,10 @@ class Report:
     decided_locks: tuple[DecidedLock, ...] = ()
     backupmeta_sha256: bytes = b""
     merged_from: tuple[str, ...] = ()
+    covered: tuple[CoveredKeys, ...] | None = None
+    uncovered: tuple[UncoveredKeys, ...] = ()
+    replicas: tuple[ReplicaNote, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json_dict(self) -> dict[str, object]:
         """Give the report as the JSON object of the module's text."""
@@ -135,10 +147,8 @@ class Report:
                 for error in self.errors
             ],
             "skipped": [{"region_id": s.region_id, "reason": s.reason} for s in self.skipped],
-            "gaps": [
-                {"start_key": _hex(gap.start_key), "end_key": _hex(gap.end_key)}
-                for gap in self.gaps
-            ],
+            "gaps": [_range(gap) for gap in self.gaps],
+            **self._coverage(),
             "storage": self.storage,
             "started_at": _format_time(self.started_at),
             "codec": self.codec,
@@ -158,6 +168,25 @@ class Report:
             document["merged_from"] = list(self.merged_from)
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
+        return document
+
+    def _coverage(self) -> dict[str, object]:
+        """What was covered, and from where; nothing where nobody wrote it down."""
+        if self.covered is None:
+            return {}
+        document: dict[str, object] = {
+            "covered": [{**_range(each.keys), "start_ts": each.start_ts} for each in self.covered],
+            "uncovered": [
+                {**_range(each.keys), "region_id": each.region_id, "reason": each.reason}
+                for each in self.uncovered
+            ],
+        }
+        if self.replicas:
+            document["replicas"] = [
+                {"region_id": each.region_id, "replica": each.replica} for each in self.replicas
+            ]
+        if self.notes:
+            document["notes"] = list(self.notes)
         return document
 
     def to_json(self) -> bytes:
@@ -200,9 +229,7 @@ class Report:
                 Skipped(entry.count("region_id"), entry.text("reason"))
                 for entry in fields.objects("skipped")
             ),
-            gaps=tuple(
-                KeyRange(gap.key("start_key"), gap.key("end_key")) for gap in fields.objects("gaps")
-            ),
+            gaps=tuple(_read_range(gap) for gap in fields.objects("gaps")),
             storage=fields.text("storage", ""),
             started_at=fields.time("started_at"),
             codec=fields.text("codec", ""),
@@ -219,6 +246,16 @@ class Report:
             ),
             backupmeta_sha256=fields.digest("backupmeta_sha256"),
             merged_from=fields.texts("merged_from"),
+            covered=_read_covered(fields),
+            uncovered=tuple(
+                UncoveredKeys(_read_range(each), each.count("region_id"), each.text("reason"))
+                for each in fields.objects("uncovered")
+            ),
+            replicas=tuple(
+                ReplicaNote(each.count("region_id"), each.text("replica"))
+                for each in fields.objects("replicas")
+            ),
+            notes=fields.texts("notes"),
         )
 
 
@@ -230,6 +267,9 @@ class _Fields:
             raise CorruptionError(f"{source}: no report (a JSON object is expected)")
         self._fields: dict[str, object] = value
         self._source = source
+
+    def has(self, name: str) -> bool:
+        return name in self._fields
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._fields.get(name, default)
@@ -301,6 +341,22 @@ class _Fields:
 
     def _refuse(self, name: str, wanted: str) -> NoReturn:
         raise CorruptionError(f"{self._source}: field {name} of the report is not {wanted}")
+
+
+def _read_covered(fields: _Fields) -> tuple[CoveredKeys, ...] | None:
+    if not fields.has("covered"):
+        return None
+    return tuple(
+        CoveredKeys(_read_range(each), each.count("start_ts")) for each in fields.objects("covered")
+    )
+
+
+def _read_range(fields: _Fields) -> KeyRange:
+    return KeyRange(fields.key("start_key"), fields.key("end_key"))
+
+
+def _range(keys: KeyRange) -> dict[str, object]:
+    return {"start_key": _hex(keys.start_key), "end_key": _hex(keys.end_key)}
 
 
 def _load(data: bytes, source: str) -> object:

@@ -23,7 +23,7 @@ from bkctl.backup.execute import run_plan
 from bkctl.backup.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
 from bkctl.backup.orphans import refuse_forgotten_files
-from bkctl.backup.outcome import make_meta, make_report
+from bkctl.backup.outcome import make_meta, make_report, refusal_report
 from bkctl.backup.parts import count_whole, span_of
 from bkctl.backup.planning import plan_reads
 from bkctl.backup.request import BackupRequest
@@ -52,7 +52,8 @@ def take_backup(
     Holds the repository's lock meanwhile. The workers end with it.
 
     The report's status tells the outcome: `ok` (published), `partial` or `failed` (nothing
-    published; the errors are in the report) or `cancelled`. Raises UsageError, SourceError,
+    published; the errors are in the report) or `cancelled`. A request of which keys are not covered
+    fails before anything is started, unless it allows for that. Raises UsageError, SourceError,
     RegionMapError before anything is started, RepositoryLockedError where another run is writing,
     StorageError where the destination fails. `notify` is told what concerns the lock.
     """
@@ -66,7 +67,9 @@ def take_backup(
         _open_repository(request, listener, notify) as (storage, lock),
     ):
         job = _follow(request, source, storage, begun)
-        read = plan_reads(job.request, source, job.store_id)
+        read = plan_reads(job.request, source, job.store_id, job.base)
+        if read.cover.uncovered and not request.allow_gaps:
+            return refusal_report(job, read)
         claimed = _claim(job, read)
         result = run_plan(job, read, claimed, crew)
         return _publish(job, read, claimed, result, lock)
@@ -133,7 +136,7 @@ def _claim(job: Job, read: ReadPlan) -> Claimed:
     """Claim the backup's name, or take up an unfinished backup."""
     request = job.request
     backup_dir = BackupDir(job.storage, job.name)
-    settings = settings_of(request, job.source.ident.cluster_id, job.store_id)
+    settings = settings_of(request, job.source.ident.cluster_id, job.store_id, job.base.name)
     if not request.resume:
         backup_dir.claim(claim_info("backup", settings, store=str(job.source.path)))
         return Claimed(backup_dir, [])
@@ -153,7 +156,7 @@ def _publish(
     # Of the plan's ranges, which may have been done in parts.
     resumed = count_whole(ranges, done)
     result.done = count_whole(ranges, [*done, *map(span_of, result.done_ranges)])
-    report = make_report(job, read.plan, result, resumed)
+    report = make_report(job, read, result, resumed)
     if report.status != "ok":
         claimed.backup_dir.write_report(report)
         return report

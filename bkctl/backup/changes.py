@@ -37,25 +37,32 @@ _DELETED_KEYS = "rocksdb.deleted.keys"
 class Changes:
     """What to read for a window: `ranges`, in a view without the files `unread`.
 
-    `skipped` are the other ranges' regions, and why.
+    `unchanged` are the other ranges, `skipped` their regions, and why.
     """
 
     ranges: tuple[BackupRange, ...]
     skipped: tuple[Skipped, ...]
+    unchanged: tuple[BackupRange, ...]
     unread: tuple[LiveFile, ...]
 
 
 def find_changes(
     source: Source, ranges: Sequence[BackupRange], start_ts: int, end_ts: int
 ) -> Changes:
-    """Find out which files and which of `ranges` can hold commits in (start_ts, end_ts]."""
+    """Find out which files and which of `ranges` can hold commits in (start_ts, end_ts].
+
+    Ranges that are taken in full are read whatever they hold.
+    """
     files = source.live_files()
+    whole = _Spans((r.data_start_key, r.data_end_key) for r in ranges if r.takes_all)
     planned = _Spans((brange.data_start_key, brange.data_end_key) for brange in ranges)
     changed: list[LiveFile] = []
     unread: list[LiveFile] = []
     for file in files:
         if file.family == _WRITE and planned.meet(file.smallest_key, _after(file.largest_key)):
-            properties = _read_properties(source, file)
+            properties = None
+            if not whole.meet(file.smallest_key, _after(file.largest_key)):
+                properties = _read_properties(source, file)
             if properties is None or not properties.lies_outside(file, start_ts, end_ts):
                 changed.append(file)
             elif properties.hides_nothing:
@@ -64,13 +71,15 @@ def find_changes(
     locked = _spans_of(file for file in files if file.family == _LOCK)
     read: list[BackupRange] = []
     skipped: list[Skipped] = []
+    unchanged: list[BackupRange] = []
     for brange in ranges:
         bounds = brange.data_start_key, brange.data_end_key
-        if written.meet(*bounds) or locked.meet(*bounds):
+        if brange.takes_all or written.meet(*bounds) or locked.meet(*bounds):
             read.append(brange)
         else:
+            unchanged.append(brange)
             skipped.append(Skipped(brange.region.id, f"{UNCHANGED} {format_ts(start_ts)}"))
-    return Changes(tuple(read), tuple(skipped), tuple(unread))
+    return Changes(tuple(read), tuple(skipped), tuple(unchanged), tuple(unread))
 
 
 def without_unchanged(
@@ -79,7 +88,8 @@ def without_unchanged(
     """The plan without what `find_changes` skips, and the files to leave unread."""
     changes = find_changes(source, plan.ranges, start_ts, end_ts)
     skipped = (*plan.skipped, *changes.skipped)
-    return replace(plan, ranges=changes.ranges, skipped=skipped), changes.unread
+    plan = replace(plan, ranges=changes.ranges, skipped=skipped, unchanged=changes.unchanged)
+    return plan, changes.unread
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,13 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     request = job.request
     with _staging(job) as staging:
         task = _task(job, read, staging)
-        left = left_of(read.plan.ranges, claimed.spans(request.is_raw))
+        left = left_of(read.ranges, claimed.spans(request.is_raw))
         result = _run(job, task, balance(left, read.files, request.jobs, request.part_size), crew)
         if request.wait_locks is not None:
             again = _Again(job, task, crew)
             result = wait_for_locks(result, request.wait_locks, again, crew.is_cancelled)
         crew.pool.dismiss()
+    result.failures += read.refused
     return result
 
 
@@ -113,7 +114,7 @@ class _Again:
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
         request = dataclasses.replace(self.job.request, read_all=True)
         with Source(request.source) as source:
-            plan = plan_reads(request, source, self.job.store_id).plan
+            plan = plan_reads(request, source, self.job.store_id, self.job.base).plan
             same = [brange for brange in ranges if _has_part(plan, brange)]
             task = dataclasses.replace(
                 self.task,

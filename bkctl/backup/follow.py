@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bkctl.archive.report import KeyRange
+from bkctl.archive.coverage import ALL_KEYS, KeyRange, KeySet
 from bkctl.codec.tso import format_ts, physical_ms
 from bkctl.errors import UsageError
 from bkctl.repository.catalog import Catalog, read_catalog
+from bkctl.repository.coverage import chain_coverage, read_links
 from bkctl.repository.summary import BackupState, BackupSummary
 from bkctl.storage.base import NotFoundError, Storage
 
@@ -28,11 +29,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where to begin: after the backup `name`, or at 0 with none; `note` says why, for people."""
+    """Where to begin: after the backup `name`, or at 0 with none; `note` says why, for people.
+
+    `whole` are the raw user keys that the backup's chain is whole for.
+    """
 
     start_ts: int
     name: str
     note: str
+    whole: KeySet = ALL_KEYS
 
 
 def find_base(
@@ -63,7 +68,10 @@ def find_base(
     age = (physical_ms(end_ts) - physical_ms(root.facts.end_ts or 0)) / 1000
     if full_every is not None and age >= full_every:
         return Base(0, "", f"a full backup, as the last one, {root.name}, is old enough")
-    return Base(found_end, found.name, f"builds on {found.name}")
+    whole = chain_coverage(read_links(storage, catalog.chains.chain_of(found))).whole
+    if not whole & KeySet.of([subject.window]):
+        return Base(0, "", f"a full backup, as {found.name} covers none of these keys")
+    return Base(found_end, found.name, f"builds on {found.name}", whole)
 
 
 def find_unfinished(

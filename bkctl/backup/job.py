@@ -8,12 +8,15 @@ from pathlib import Path
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange
+from bkctl.archive.report import ReplicaNote
+from bkctl.backup.cover import Cover
 from bkctl.backup.follow import Base
-from bkctl.backup.parts import Span, finished_span
+from bkctl.backup.parts import Span, finished_span, span_of
 from bkctl.backup.request import BackupRequest
+from bkctl.backup.run import RangeFailure
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
-from bkctl.regions.plan import Plan
+from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.base import Storage
 from bkctl.store.manifest import LiveFile
 from bkctl.store.source import Source
@@ -46,11 +49,25 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """The ranges to read, in the view `db_dir`, and the SST files of that view that are read."""
+    """The ranges to read, in the view `db_dir`, and the SST files of that view that are read.
+
+    `cover` is what that covers of the request, `refused` are ranges of the plan that the store is
+    not to be read for.
+    """
 
     plan: Plan
     db_dir: Path
     files: list[LiveFile]
+    cover: Cover
+    refused: tuple[RangeFailure, ...] = ()
+    replicas: tuple[ReplicaNote, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ranges(self) -> list[BackupRange]:
+        """The ranges to read."""
+        refused = {span_of(failure.backup_range) for failure in self.refused}
+        return [brange for brange in self.plan.ranges if span_of(brange) not in refused]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,21 @@ from bkctl import __version__
 from bkctl.archive.meta import BackupMeta, RawRange
 from bkctl.archive.names import default_backup_name
 from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
-from bkctl.backup.job import Job
+from bkctl.backup.cover import errors_of
+from bkctl.backup.job import Job, ReadPlan
 from bkctl.backup.parts import span_of, whole_of
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RunResult
 from bkctl.errors import BkctlError
-from bkctl.regions.plan import Plan, to_raw_key
+from bkctl.regions.plan import to_raw_key
 
 
-def make_report(job: Job, plan: Plan, result: RunResult, resumed: int) -> Report:
+def make_report(job: Job, read: ReadPlan, result: RunResult, resumed: int) -> Report:
     """Sum a run up; `resumed` ranges were finished by runs before.
 
     Ranges count as the plan has them, though they may have been done in parts.
     """
-    request = job.request
+    request, plan = job.request, read.plan
     failed_in = [whole_of(span_of(f.backup_range), plan.ranges) for f in result.failures]
     failed = len({span_of(whole) for whole in failed_in if whole is not None})
     report = Report(
@@ -42,6 +43,10 @@ def make_report(job: Job, plan: Plan, result: RunResult, resumed: int) -> Report
         resumed=resumed,
         base=job.base.name,
         note=job.base.note,
+        covered=read.cover.covered,
+        uncovered=read.cover.uncovered,
+        replicas=read.replicas,
+        notes=read.notes,
         skipped=plan.skipped,
         gaps=tuple(
             KeyRange(
@@ -51,6 +56,13 @@ def make_report(job: Job, plan: Plan, result: RunResult, resumed: int) -> Report
         ),
     )
     return with_figures(report, result)
+
+
+def refusal_report(job: Job, read: ReadPlan) -> Report:
+    """The report of a run that was not begun, as it would not cover what it is asked for."""
+    report = make_report(job, read, RunResult(failures=list(read.refused)), 0)
+    errors = (*errors_of(read.cover.uncovered), *report.errors)
+    return dataclasses.replace(report, status="failed", errors=errors)
 
 
 def status_of(result: RunResult) -> str:

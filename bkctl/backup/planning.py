@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import dataclasses
 
+from bkctl.archive.coverage import KeyRange
+from bkctl.archive.report import ReplicaNote
 from bkctl.backup.changes import without_unchanged
+from bkctl.backup.cover import cover_of, split_by
+from bkctl.backup.follow import Base
 from bkctl.backup.job import ReadPlan
 from bkctl.backup.request import BackupRequest
-from bkctl.regions.plan import make_plan
+from bkctl.backup.run import RangeFailure
+from bkctl.regions.check import find_mismatches, learners
+from bkctl.regions.plan import Plan, make_plan
+from bkctl.regions.region_map import Origin
 from bkctl.store.source import Source
 
 
-def plan_reads(request: BackupRequest, source: Source, store_id: int) -> ReadPlan:
-    """What to read: for an incremental backup, only what can have changed."""
+def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base) -> ReadPlan:
+    """What to read: for an incremental backup, only what can have changed since `base`.
+
+    Ranges that the store is not to be read for are refused: they are failures from the start.
+    """
     region_map, passed_over = request.load_regions(source)
     plan = make_plan(
         store_id or None, request.start_key, request.end_key, region_map, request.is_raw
     )
     plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
+    refused = _refused(plan, region_map.origin, source, store_id)
+    notes = _notes(region_map.origin, source)
+    replicas = [ReplicaNote(i, "learner") for i in learners(plan.ranges, store_id or None)]
     families = (request.family,) if request.is_raw else ("write", "default")
     files = [file for file in source.live_files() if file.family in families]
-    if request.kind != "incr" or request.read_all:
-        return ReadPlan(plan, source.db_dir, files)
-    plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
-    if not unread:
-        return ReadPlan(plan, source.db_dir, files)
-    left_out = set(unread)
-    read = [file for file in files if file not in left_out]
-    return ReadPlan(plan, source.without(unread), read)
+    db_dir = source.db_dir
+    if request.kind == "incr":
+        plan = split_by(plan, base.whole, request.is_raw)
+        if anew := sum(brange.takes_all for brange in plan.ranges):
+            notes.append(f"{anew} ranges are taken in full, as {base.name} did not cover them")
+        if not request.read_all:
+            plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
+            left_out = set(unread)
+            files = [file for file in files if file not in left_out]
+            db_dir = source.without(unread) if unread else db_dir
+    window = KeyRange(request.start_key, request.end_key)
+    cover = cover_of(plan, window, request.start_ts, request.is_raw)
+    return ReadPlan(plan, db_dir, files, cover, refused, tuple(replicas), tuple(notes))
+
+
+def _refused(plan: Plan, origin: Origin, source: Source, store_id: int) -> tuple[RangeFailure, ...]:
+    """The ranges of which the store's own records say something else than the map."""
+    if origin != "pd" or not source.has_region_records():
+        return ()
+    mismatches = find_mismatches(plan.ranges, source.region_records(), store_id or None)
+    return tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in mismatches)
+
+
+def _notes(origin: Origin, source: Source) -> list[str]:
+    if origin != "none" or not source.has_region_records():
+        return []
+    return [
+        "without a region map, nothing tells of which regions this store has all there is: "
+        "what other stores lead, or it has not applied yet, may be missing"
+    ]

@@ -38,7 +38,8 @@ def backup_range(
     if task.is_raw:
         return _backup_raw(task, backup_range, database, saver, advance)
     lower, upper = backup_range.data_start_key, backup_range.data_end_key
-    scanner = EntryScanner(database, lower, upper, task.start_ts, task.end_ts)
+    start_ts = 0 if backup_range.takes_all else task.start_ts
+    scanner = EntryScanner(database, lower, upper, start_ts, task.end_ts)
     locks = scanner.check_locks(decider)
     if decided is not None:
         decided += locks
@@ -53,7 +54,7 @@ def _backup_txn(
     advance: Advance,
 ) -> list[PendingFile]:
     files: list[PendingFile] = []
-    writer = BackupWriter(task, saver, backup_range.region, backup_range.raw_start_key)
+    writer = BackupWriter(task, saver, backup_range, backup_range.raw_start_key)
     saved_kvs = saved_bytes = 0
     try:
         while (batch := scanner.scan_entries(writer.room)) is not None:
@@ -63,7 +64,7 @@ def _backup_txn(
                 saved_kvs += writer.total_kvs
                 saved_bytes += writer.total_bytes
                 files += writer.save(cut_key)
-                writer = BackupWriter(task, saver, backup_range.region, cut_key)
+                writer = BackupWriter(task, saver, backup_range, cut_key)
             writer.write(batch, scanner.long_values)
         return files + writer.save(backup_range.raw_end_key)
     except BaseException:
@@ -80,7 +81,7 @@ def _backup_raw(
 ) -> list[PendingFile]:
     lower, upper = backup_range.data_start_key, backup_range.data_end_key
     scanner = RawScanner(database, task.family, lower, upper, task.expired_by)
-    writer = RawWriter(task, saver, backup_range.region, backup_range.raw_start_key)
+    writer = RawWriter(task, saver, backup_range, backup_range.raw_start_key)
     try:
         while (batch := scanner.scan_batch()) is not None:
             advance(writer.total_kvs, writer.total_bytes)

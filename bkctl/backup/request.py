@@ -45,6 +45,9 @@ class BackupRequest:
     `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
     store knows of their transactions, as TiKV would. With `cipher` files are encrypted.
 
+    `allow_gaps` publishes what there is though keys of the window are not covered, as no region of
+    the map has them, or as they are not this store's to back up.
+
     `part_size` is what ranges are not cut below, to be done by several workers.
     """
 
@@ -73,6 +76,7 @@ class BackupRequest:
     wait_locks: Patience | None = None
     resolve_locks: bool = False
     cipher: Cipher | None = None
+    allow_gaps: bool = False
     part_size: int = MIN_PART_SIZE
 
     def __post_init__(self) -> None:

@@ -37,7 +37,9 @@ def claim_info(command: str, settings: Mapping[str, object], **facts: object) ->
     return json.dumps(claim).encode()
 
 
-def settings_of(request: BackupRequest, cluster_id: int, store_id: int) -> dict[str, object]:
+def settings_of(
+    request: BackupRequest, cluster_id: int, store_id: int, base: str
+) -> dict[str, object]:
     """What a resumed run must have in common with the one that began."""
     return {
         "cluster_id": cluster_id,
@@ -51,6 +53,7 @@ def settings_of(request: BackupRequest, cluster_id: int, store_id: int) -> dict[
         "compression": request.compression.codec,
         "compression_level": request.compression.level,
         "sst_max_size": request.sst_max_size,
+        **({"base": base} if base else {}),
         **cipher_settings(request.cipher),
     }
 

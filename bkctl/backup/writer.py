@@ -17,7 +17,7 @@ from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.entries import EntryBatch, account_long
 from bkctl.mvcc.long_values import LongValues
 from bkctl.mvcc.raw import account_raw
-from bkctl.regions.region import Region
+from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import FinishedSst, SstWriter
 
 
@@ -28,13 +28,15 @@ class FamilyFile:
         self,
         task: BackupTask,
         saver: Saver,
-        region: Region,
+        brange: BackupRange,
         raw_start_key: bytes,
         unix_ms: int,
         cf: str,
     ) -> None:
         self._task, self._saver, self._cf = task, saver, cf
         self._start_key = raw_start_key
+        self._start_ts = 0 if brange.takes_all else task.start_ts
+        region = brange.region
         self._name = backup_file_name(
             task.store_id, region.id, region.epoch.version, raw_start_key, unix_ms, cf
         )
@@ -61,7 +63,7 @@ class FamilyFile:
                 sha256=finished.sha256,
                 start_key=self._start_key,
                 end_key=end_key,
-                start_version=self._task.start_ts,
+                start_version=self._start_ts,
                 end_version=self._task.end_ts,
                 crc64xor=self.accounting.crc64xor,
                 total_kvs=self.accounting.total_kvs,
@@ -83,12 +85,12 @@ class BackupWriter:
     """Writes a transactional range's entries, from `raw_start_key` on."""
 
     def __init__(
-        self, task: BackupTask, saver: Saver, region: Region, raw_start_key: bytes
+        self, task: BackupTask, saver: Saver, brange: BackupRange, raw_start_key: bytes
     ) -> None:
         unix_ms = time.time_ns() // 1_000_000
         self._limit = task.sst_max_size
-        self._write = FamilyFile(task, saver, region, raw_start_key, unix_ms, "write")
-        self._default = FamilyFile(task, saver, region, raw_start_key, unix_ms, "default")
+        self._write = FamilyFile(task, saver, brange, raw_start_key, unix_ms, "write")
+        self._default = FamilyFile(task, saver, brange, raw_start_key, unix_ms, "default")
 
     @property
     def total_kvs(self) -> int:
@@ -132,10 +134,10 @@ class RawWriter:
     """Writes a raw range's records into one file."""
 
     def __init__(
-        self, task: BackupTask, saver: Saver, region: Region, raw_start_key: bytes
+        self, task: BackupTask, saver: Saver, brange: BackupRange, raw_start_key: bytes
     ) -> None:
         unix_ms = time.time_ns() // 1_000_000
-        self._file = FamilyFile(task, saver, region, raw_start_key, unix_ms, task.family)
+        self._file = FamilyFile(task, saver, brange, raw_start_key, unix_ms, task.family)
         self._api_version = task.api_version
 
     @property

@@ -26,7 +26,8 @@ HELP = """Take a backup of a store as of --end-ts.
 With --start-ts 0, the default, it is a full one; with a later --start-ts an incremental one: what
 changed after it, deletes included. --incremental finds --start-ts itself: it is where the newest
 backup of this data in --storage ends; with none there, or one --full-every ago, a full backup is
-taken. A backup is published in one step, and only if every range succeeds.
+taken. A backup is published in one step, and only if every range succeeds and all keys are covered
+(--allow-gaps publishes what there is, and says what is not).
 
 \b
 Example:
@@ -41,6 +42,8 @@ was started; 3 some ranges failed, nothing is published, what is finished is
 kept for --resume; 4 the same, all of them on locked keys; 6 another run holds
 the repository's lock, nothing was started; 130/143 interrupted.
 """
+
+_MAX_SHOWN = 20
 
 BatchSize = Annotated[
     int,
@@ -117,6 +120,7 @@ def backup(
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
     raw: options.Raw = False,
     cf: options.Cf = None,
+    allow_gaps: options.AllowGaps = False,
     api_version: options.ApiVersion = None,
     compression: files.Compression = "zstd",
     compression_level: files.CompressionLevel = None,
@@ -184,6 +188,7 @@ def backup(
             resolve_locks=resolve_locks,
             cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
             read_all=read_all,
+            allow_gaps=allow_gaps,
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
         load_backend(request.storage)
@@ -258,8 +263,7 @@ def _run(
         print_json(report.to_json_dict())
     else:
         _print_summary(report)
-    if log.is_json() or not as_json:
-        _log(report)
+    _log(report)
     if report.status == "cancelled":
         raise CancelledError(stop.signum)
     if report.errors:
@@ -306,11 +310,15 @@ def _log(report: Report) -> None:
     from bkctl.ui.human import format_count
     from bkctl.ui.json_progress import log_report
 
-    if report.gaps:
-        gaps = format_count(len(report.gaps), "gap")
-        message = f"the region map leaves {gaps} that no region covers; see bkctl ranges"
-        log.warning("gaps", message, gaps=len(report.gaps))
-    for error in report.errors:
+    for note in report.notes:
+        log.info("notice", note)
+    if report.uncovered:
+        _log_uncovered(report)
+    if report.replicas:
+        regions = format_count(len(report.replicas), "region")
+        message = f"of {regions} this store has a learner, which may lag behind; see report.json"
+        log.warning("replicas", message, regions=len(report.replicas))
+    for error in report.errors[:_MAX_SHOWN]:
         log.error(
             "range_error",
             f"region {error.region_id}: {error.kind}: {error.message}",
@@ -320,4 +328,21 @@ def _log(report: Report) -> None:
             kind=error.kind,
             reason=error.message,
         )
+    if len(report.errors) > _MAX_SHOWN:
+        log.info("notice", f"and {len(report.errors) - _MAX_SHOWN:,} more errors")
     log_report(report)
+
+
+def _log_uncovered(report: Report) -> None:
+    from bkctl.archive.coverage import KeySet
+
+    keys = KeySet.of(each.keys for each in report.uncovered)
+    reasons = "; ".join(dict.fromkeys(each.reason for each in report.uncovered))
+    if report.status == "ok":
+        message = f"published without keys {keys} ({reasons}), as --allow-gaps lets it"
+    else:
+        message = (
+            f"keys {keys} would not be in the backup ({reasons}); fetch the region map again, back "
+            "up the stores that lead them, or take what there is with --allow-gaps"
+        )
+    log.warning("gaps", message, gaps=len(keys.ranges))

@@ -61,6 +61,7 @@ def merge(
     storage: options.StorageUrl = None,
     name: Name = None,
     resume: Resume = False,
+    allow_gaps: options.AllowGaps = False,
     dry_run: DryRun = False,
     compression: files.Compression = "zstd",
     compression_level: files.CompressionLevel = None,
@@ -92,6 +93,7 @@ def merge(
         rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         work_dir=work_dir,
         cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
+        allow_gaps=allow_gaps,
     )
     if dry_run:
         result = plan_merge(request)
@@ -121,6 +123,11 @@ def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bo
 
 
 def _tell(result: MergeResult, *, as_json: bool) -> None:
+    for hole in result.chain.holes:
+        log.warning("gaps", f"not merged: {hole}")
+    if result.chain.uncovered:
+        message = f"not in the chain, which never covered them: keys {result.chain.uncovered}"
+        log.warning("gaps", message, gaps=len(result.chain.uncovered.ranges))
     if as_json:
         _print_json(result)
     else:
@@ -175,9 +182,6 @@ def _print(result: MergeResult) -> None:
         _print_report(page, result.report)
     else:
         _print_plan(page, result)
-    if result.chain.gaps:
-        message = "backups of the chain left out keys that no region covered; see bkctl show"
-        log.warning("gaps", message, gaps=len(result.chain.gaps))
 
 
 def _print_plan(page: Page, result: MergeResult) -> None:

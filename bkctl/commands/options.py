@@ -143,6 +143,10 @@ Cf = Annotated[
     str | None,
     option("--cf", metavar="FAMILY", help="Column family of raw keys; default: default."),
 ]
+AllowGaps = Annotated[
+    bool,
+    option("--allow-gaps", help="Go on though keys are not covered, and say which."),
+]
 ApiVersion = Annotated[
     ApiVersionName | None,
     option("--api-version", help="How raw pairs are laid out; default: what the store says."),
@@ -354,4 +358,4 @@ def load_region_map(
         raise UsageError("--region-map store takes the regions from a store; give --db PATH")
     own_id = source.ident.store_id if store_id is None else store_id
     local = local_state.load_regions(source.region_records(), own_id or None)
-    return RegionMap.build(local.regions), local.skipped
+    return RegionMap.build(local.regions, "store"), local.skipped

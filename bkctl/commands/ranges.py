@@ -14,14 +14,17 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import options
 from bkctl.errors import UsageError
+from bkctl.ui import log
 
 if TYPE_CHECKING:
+    from bkctl.regions.check import Mismatch
     from bkctl.regions.plan import Plan
     from bkctl.store.source import Source
 
 HELP = """Plan a backup and show its ranges, without reading data.
 
 Shown are the ranges in key order, the regions left out and why, and keys that no region covers.
+With --db, ranges that the store's own records contradict are told: a backup would fail them.
 With --db and --start-ts, ranges in which nothing was committed since are left out.
 With --region-map FILE no store is needed: without --db, --store-id says whose regions to take, and
 without that all are.
@@ -35,6 +38,7 @@ Example:
 Exit codes: 0 planned; 1 failed; 2 bad option or unreadable input;
 130/143 interrupted.
 """
+_MAX_SHOWN = 20
 _COLUMNS = (
     "region_id",
     "epoch_version",
@@ -99,12 +103,12 @@ def ranges(
         options.naming_region_map(choice),
         _opened(db, work_dir, wal_dir, recovery, window) as source,
     ):
-        plan = _make_plan(choice, source, store_id, keys, raw)
+        plan, refused = _make_plan(choice, source, store_id, keys, raw)
         if source is not None and window.start_ts and not raw and not read_all:
             from bkctl.backup.changes import without_unchanged
 
             plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
-    _show(plan, window, json, csv)
+    _show(plan, window, json, csv, refused)
 
 
 @contextlib.contextmanager
@@ -141,21 +145,33 @@ def _make_plan(
     store_id: int | None,
     keys: tuple[bytes, bytes],
     is_raw: bool,
-) -> Plan:
+) -> tuple[Plan, list[Mismatch]]:
+    """The plan, and the ranges of it that the store is not to be read for."""
+    from bkctl.regions.check import find_mismatches
     from bkctl.regions.plan import make_plan
 
     region_map, without_data = options.load_region_map(choice, source, store_id)
     if store_id is None and source is not None:
         store_id = source.ident.store_id or None
     plan = make_plan(store_id, *keys, region_map, is_raw)
-    return dataclasses.replace(plan, skipped=(*without_data, *plan.skipped))
+    plan = dataclasses.replace(plan, skipped=(*without_data, *plan.skipped))
+    if source is None or region_map.origin != "pd" or not source.has_region_records():
+        return plan, []
+    return plan, find_mismatches(plan.ranges, source.region_records(), store_id)
 
 
-def _show(plan: Plan, window: _Window, as_json: bool, as_csv: bool) -> None:
+def _show(
+    plan: Plan, window: _Window, as_json: bool, as_csv: bool, refused: list[Mismatch]
+) -> None:
     from bkctl.ui import output, tables
 
+    for mismatch in refused[:_MAX_SHOWN]:
+        message = f"region {mismatch.backup_range.region.id}: {mismatch.kind}: {mismatch.message}"
+        log.warning("range_refused", message)
+    if len(refused) > _MAX_SHOWN:
+        log.warning("range_refused", f"and {len(refused) - _MAX_SHOWN:,} more ranges")
     if as_json:
-        output.print_json(_document(plan, window.is_raw))
+        output.print_json(_document(plan, window.is_raw, refused))
     elif as_csv:
         output.print_csv(_COLUMNS, _rows(plan))
     else:
@@ -164,16 +180,28 @@ def _show(plan: Plan, window: _Window, as_json: bool, as_csv: bool) -> None:
         page.line(f"window: {window}")
 
 
-def _document(plan: Plan, is_raw: bool) -> dict[str, object]:
+def _document(plan: Plan, is_raw: bool, refused: list[Mismatch]) -> dict[str, object]:
     from bkctl.ui.tables import raw_gaps
 
-    return {
+    document: dict[str, object] = {
         "ranges": [dict(zip(_COLUMNS, row, strict=True)) for row in _rows(plan)],
         "skipped": [
             {"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped
         ],
         "gaps": [gap.as_json() for gap in raw_gaps(plan.gaps, is_raw)],
     }
+    if refused:
+        document["failed"] = [
+            {
+                "region_id": mismatch.backup_range.region.id,
+                "start_key": mismatch.backup_range.raw_start_key.hex().upper(),
+                "end_key": mismatch.backup_range.raw_end_key.hex().upper(),
+                "kind": mismatch.kind,
+                "message": mismatch.message,
+            }
+            for mismatch in refused
+        ]
+    return document
 
 
 def _rows(plan: Plan) -> Iterator[tuple[int | str | None, ...]]:

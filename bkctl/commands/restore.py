@@ -14,7 +14,8 @@ from bkctl.errors import UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
-    from bkctl.restore.restore import RestorePlan, RestoreRequest, RestoreResult
+    from bkctl.restore.plan import RestorePlan, RestoreRequest
+    from bkctl.restore.restore import RestoreResult
     from bkctl.ui.output import Page
     from bkctl.verify.file import Finding
 
@@ -68,6 +69,7 @@ def restore(
     start_key: options.StartKey = None,
     end_key: options.EndKey = None,
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
+    allow_gaps: options.AllowGaps = False,
     dry_run: DryRun = False,
     no_verify: NoVerify = False,
     jobs: Jobs = None,
@@ -80,7 +82,7 @@ def restore(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Restore a backup and say what came of it."""
-    from bkctl.restore.restore import DEFAULT_JOBS, RestoreRequest
+    from bkctl.restore.plan import DEFAULT_JOBS, RestoreRequest
     from bkctl.storage.url import parse_storage
 
     given = [choice for choice in (backup, name, at) if choice is not None]
@@ -97,6 +99,7 @@ def restore(
         verify=not no_verify,
         jobs=jobs or DEFAULT_JOBS,
         cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
+        allow_gaps=allow_gaps,
     )
     findings = _plan(request, json) if dry_run else _restore(request, progress, json)
     if findings:
@@ -145,9 +148,19 @@ def _restore(
 
 
 def _warn(plan: RestorePlan) -> None:
+    from bkctl.archive.coverage import KeySet
+
     for name in plan.damaged_newer:
         message = f"backup {name} is damaged and was passed over; see bkctl list"
         log.warning("damaged_backup", message, name=name)
+    for hole in plan.holes:
+        log.warning("gaps", f"not restored: {hole}")
+    if plan.uncovered:
+        message = f"not in the backup, which never covered them: keys {plan.uncovered}"
+        log.warning("gaps", message, gaps=len(plan.uncovered.ranges))
+    if plan.limited_to is not None:
+        keys = KeySet((plan.limited_to,))
+        log.warning("limited", f"{plan.chain[-1].name} is limited to keys {keys}")
 
 
 def _document(
@@ -159,6 +172,16 @@ def _document(
         "backups": [backup.name for backup in plan.chain],
         "mode": plan.chain[-1].facts.mode,
         "end_ts": plan.end_ts,
+        "holes": [str(hole) for hole in plan.holes],
+        "uncovered": [
+            {"start_key": keys.start_key.hex().upper(), "end_key": keys.end_key.hex().upper()}
+            for keys in plan.uncovered.ranges
+        ],
+        "limited_to": plan.limited_to
+        and {
+            "start_key": plan.limited_to.start_key.hex().upper(),
+            "end_key": plan.limited_to.end_key.hex().upper(),
+        },
         "files": len(plan.files),
         "files_in_part": plan.partial,
         "files_left_out": plan.left_out,

@@ -58,6 +58,7 @@ def verify(
     against: AgainstDb = None,
     region_map: options.RegionMapFrom = None,
     jobs: options.Jobs = None,
+    allow_gaps: options.AllowGaps = False,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
@@ -83,7 +84,8 @@ def verify(
     spec = parse_storage(options.required("--storage", storage))
     cipher = options.cipher(crypter_method, crypter_key, crypter_key_file)
     found: list[Verification] = []
-    with Verifier(spec, level, jobs or options.default_jobs(), cipher) as verifier:
+    count = jobs or options.default_jobs()
+    with Verifier(spec, level, count, cipher, allow_gaps=allow_gaps) as verifier:
         chosen = verifier.all_names() if every else names or [verifier.newest()]
         for name in (several := list(dict.fromkeys(chosen))):
             try:
@@ -145,6 +147,10 @@ def _print(page: Page, found: Verification) -> None:
     for error in found.errors[:_MAX_SHOWN]:
         page.line(f"  error: {error}")
     _print_rest(page, len(found.errors) - _MAX_SHOWN)
+    for hole in found.holes if found.status != "damaged" else ():
+        page.line(f"  gap: {hole}")
+    if found.uncovered:
+        page.line(f"  not in it, as it never covered them: keys {found.uncovered}")
     if found.differences is not None:
         _print_differences(page, found)
 

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.coverage import ALL_KEYS, NO_KEYS, KeyRange, KeySet
 from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME
-from bkctl.archive.report import KeyRange, Report
+from bkctl.archive.report import Report
 from bkctl.backup.changes import UNCHANGED
 from bkctl.errors import UsageError
 from bkctl.merge.plan import LayeredFile, MergeRange, plan_ranges
 from bkctl.regions.region_map import Skipped
 from bkctl.repository.catalog import open_backup, read_catalog
-from bkctl.repository.contents import family_of_file, parse_origin
+from bkctl.repository.coverage import ChainLink, chain_coverage, link_of
 from bkctl.repository.summary import BackupSummary
-from bkctl.restore.files import PlannedFile
+from bkctl.restore.files import plan_parts
 from bkctl.storage.base import Storage
 from bkctl.verify.backup import check_description
 from bkctl.verify.file import DEFAULT, WRITE, Finding
@@ -31,16 +32,14 @@ if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
 
 _OWN_WRITER = "bkctl "
-# How the reasons begin (see `regions.plan` and `regions.local_state`) that mean: its data was not
-# read here, and not as part of another region either. Reports keep them as text only.
-_NOT_READ = ("leader is on store", "no peer on store", "witness", "applying", "unavailable")
 
 
 @dataclass(frozen=True, slots=True)
 class MergeChain:
     """The backups to merge, oldest first, their files and the ranges to make of them.
 
-    With `findings` there are no ranges. `gaps` and `skipped` are what any of the backups left out.
+    With `findings` there are no ranges. `whole` are the keys that the chain is whole for, `holes`
+    say of which others it has something. `gaps` and `skipped` are what any of the backups left out.
     """
 
     backups: tuple[BackupSummary, ...]
@@ -50,6 +49,9 @@ class MergeChain:
     gaps: tuple[KeyRange, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     api_version: int = 0
+    whole: KeySet = NO_KEYS
+    holes: tuple[str, ...] = ()
+    uncovered: KeySet = NO_KEYS
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,6 +62,12 @@ class MergeChain:
     def last(self) -> BackupSummary:
         """The newest backup, as of whose end the merged one will be."""
         return self.backups[-1]
+
+    @property
+    def window(self) -> KeySet:
+        """The keys that the chain was asked for."""
+        window = self.last.facts.window
+        return ALL_KEYS if window is None else KeySet.of([window])
 
     @property
     def size(self) -> int:
@@ -74,12 +82,16 @@ class _Link:
     backup_dir: BackupDir
     meta: BackupMeta
     report: Report | None
+    coverage: ChainLink
 
 
-def read_chain(storage: Storage, name: str | None, cipher: Cipher | None = None) -> MergeChain:
+def read_chain(
+    storage: Storage, name: str | None, cipher: Cipher | None = None, *, allow_gaps: bool = False
+) -> MergeChain:
     """Read the chain that ends with the backup `name` (`latest`, the default: the newest).
 
-    `cipher` is for encrypted files. A single full backup is a chain of one. Damage is in the
+    `cipher` is for encrypted files. `allow_gaps` takes what a chain is whole for, though it has
+    more. A single full backup is a chain of one. Damage is in the
     findings. Raises UsageError for what cannot be merged, StorageError where the repository fails.
     """
     backups = read_catalog(storage).resolve(name)
@@ -96,12 +108,22 @@ def read_chain(storage: Storage, name: str | None, cipher: Cipher | None = None)
         meta = description.meta
         if meta is not None:
             _check_usable(backup_dir, meta, cipher)
-            links.append(_Link(backup_dir, meta, description.report))
+            report = description.report
+            window = backup.facts.window
+            links.append(
+                _Link(backup_dir, meta, report, link_of(backup.name, meta, report, window))
+            )
         findings += _relevant(backup.name, meta, description.findings)
     if findings:
         return MergeChain(tuple(backups), (), (), tuple(findings))
-    _check_coverage(links)
-    files = list(_layered(links))
+    coverage = chain_coverage([link.coverage for link in links])
+    holes = tuple(map(str, coverage.holes))
+    if holes and not allow_gaps:
+        raise UsageError(
+            f"{storage.url}: {holes[0]}: merged they would not be a full backup; take a full "
+            "backup instead, or merge with --allow-gaps, without those keys"
+        )
+    files = list(_layered(links, coverage.usable))
     findings += _check_families(files)
     reports = [link.report for link in links if link.report is not None]
     return MergeChain(
@@ -119,6 +141,9 @@ def read_chain(storage: Storage, name: str | None, cipher: Cipher | None = None)
             }.values()
         ),
         links[-1].meta.api_version,
+        coverage.whole,
+        holes,
+        coverage.uncovered,
     )
 
 
@@ -139,59 +164,13 @@ def _relevant(name: str, meta: BackupMeta | None, findings: Sequence[Finding]) -
             yield Finding(f"{name}/{finding.file}", finding.offset, finding.what)
 
 
-def _check_coverage(links: Sequence[_Link]) -> None:
-    """Refuse a chain of which one backup left out what another one has.
-
-    Its changes, or the data that they change, are in none of the chain's files.
-    """
-    regions = {id(link): _regions_of(link.meta) for link in links}
-    for link in links:
-        report = link.report
-        if report is None:
-            continue
-        away = {
-            skip.region_id: skip.reason
-            for skip in report.skipped
-            if skip.reason.startswith(_NOT_READ)
-        }
-        for other in links:
-            if other is link:
-                continue
-            for region_id in sorted(regions[id(other)] & away.keys()):
-                raise _uncovered(link, f"region {region_id} ({away[region_id]})", other)
-            for gap in report.gaps:
-                if any(_overlaps(gap, file.start_key, file.end_key) for file in other.meta.files):
-                    shown = f"{gap.start_key.hex().upper()} to {gap.end_key.hex().upper()}"
-                    raise _uncovered(link, f"keys {shown} (in no region of its map)", other)
-
-
-def _uncovered(link: _Link, what: str, other: _Link) -> UsageError:
-    return UsageError(
-        f"{link.backup_dir.where} left out {what}, of which {other.backup_dir.name} has files: "
-        "merged they would not be a full backup; take a full backup instead"
-    )
-
-
-def _regions_of(meta: BackupMeta) -> set[int]:
-    origins = [parse_origin(file.name) for file in meta.files]
-    return {origin.region_id for origin in origins if origin is not None}
-
-
-def _overlaps(gap: KeyRange, start_key: bytes, end_key: bytes) -> bool:
-    begins_before = not gap.end_key or start_key < gap.end_key
-    return begins_before and (not end_key or end_key > gap.start_key)
-
-
-def _layered(links: Sequence[_Link]) -> Iterator[LayeredFile]:
+def _layered(links: Sequence[_Link], usable: Sequence[KeySet]) -> Iterator[LayeredFile]:
     number = 0
-    for layer, link in enumerate(links):
-        backup_dir = link.backup_dir
+    for layer, (link, keys) in enumerate(zip(links, usable, strict=True)):
         for file in link.meta.files:
-            shown_name = f"{backup_dir.name}/{file.name}"
-            object_name = backup_dir.object_name(file.name)
-            planned = PlannedFile(number, shown_name, object_name, file, family_of_file(file))
-            yield LayeredFile(layer, planned)
-            number += 1
+            for planned in plan_parts(link.backup_dir, file, keys, number, is_raw=False):
+                yield LayeredFile(layer, planned)
+                number += 1
 
 
 def _check_families(files: Sequence[LayeredFile]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bkctl import __version__
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, remove_checkpoints
+from bkctl.archive.coverage import CoveredKeys, UncoveredKeys
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import check_backup_name, default_backup_name
 from bkctl.archive.report import RangeCounts, Report
@@ -60,7 +61,7 @@ class MergeRequest:
 
     `name` None names the merged backup after its end timestamp. `rate_limit` is in bytes a second
     over all workers, for what goes to the storage. `cipher` decrypts the chain and encrypts the
-    merged backup.
+    merged backup. `allow_gaps` merges what the chain is whole for, though it has more.
     """
 
     storage: StorageSpec
@@ -73,6 +74,7 @@ class MergeRequest:
     rate_limit: int | None = None
     work_dir: Path | None = None
     cipher: Cipher | None = None
+    allow_gaps: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -91,7 +93,7 @@ class MergeResult:
 def plan_merge(request: MergeRequest) -> MergeResult:
     """Find out what a merge would do, without reading a data file; errors as for `merge`."""
     with open_storage(request.storage) as storage:
-        chain = read_chain(storage, request.chain, request.cipher)
+        chain = read_chain(storage, request.chain, request.cipher, allow_gaps=request.allow_gaps)
         return MergeResult(chain, _name(request, chain), None)
 
 
@@ -118,7 +120,7 @@ def merge(
         open_storage(request.storage) as storage,
         repository_lock(storage, "merge", notify=notify) as lock,
     ):
-        chain = read_chain(storage, request.chain, request.cipher)
+        chain = read_chain(storage, request.chain, request.cipher, allow_gaps=request.allow_gaps)
         name = _name(request, chain)
         if chain.findings or len(chain.backups) == 1:
             return MergeResult(chain, name, None)
@@ -290,6 +292,12 @@ def _report(
         codec=request.compression.codec,
         resumed=len(finished),
         merged_from=chain.names,
+        covered=tuple(CoveredKeys(keys, 0) for keys in chain.whole.ranges),
+        uncovered=tuple(
+            UncoveredKeys(keys, 0, "the chain did not cover them")
+            for keys in (chain.window - chain.whole).ranges
+        ),
+        notes=chain.holes,
     )
     return with_figures(report, result)
 

@@ -39,13 +39,13 @@ class LayeredFile:
 
     @property
     def start_key(self) -> bytes:
-        """The first raw user key of its range."""
-        return self.planned.file.start_key
+        """The first raw user key that it is wanted for."""
+        return self.planned.keys.start_key
 
     @property
     def end_key(self) -> bytes:
-        """Where its range ends as a raw user key; empty for no bound."""
-        return self.planned.file.end_key
+        """The raw user key that it is wanted up to; empty for no bound."""
+        return self.planned.keys.end_key
 
     def ends_after(self, raw_key: bytes) -> bool:
         """Whether its range reaches beyond `raw_key`."""
@@ -56,7 +56,7 @@ class LayeredFile:
 class MergeRange(BackupRange):
     """A range to merge, with all files of the chain that may hold keys of it."""
 
-    files: tuple[LayeredFile, ...]
+    files: tuple[LayeredFile, ...] = ()
 
 
 def plan_ranges(files: Sequence[LayeredFile], range_size: int = RANGE_SIZE) -> list[MergeRange]:
@@ -139,7 +139,7 @@ def _make_range(start_key: bytes, end_key: bytes, inside: Sequence[LayeredFile])
         end,
         RegionEpoch(0, origin.epoch_version if origin else 0),
     )
-    return MergeRange(region, first, end, False, files)
+    return MergeRange(region, first, end, False, files=files)
 
 
 def portion_size(total: int, jobs: int) -> int:

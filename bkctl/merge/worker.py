@@ -97,7 +97,7 @@ def _portion_store(
     try:
         ready = _fetch(task, files, folder, cancelled)
         layers = [
-            [_layer_file(file, path) for file, path in layer]
+            [_layer_file(file, path) for file, path in layer if path is not None]
             for _, layer in groupby(
                 zip(files, ready, strict=True), key=lambda entry: entry[0].layer
             )
@@ -111,21 +111,21 @@ def _portion_store(
 
 def _fetch(
     task: MergeTask, files: list[LayeredFile], folder: Path, cancelled: Callable[[], bool]
-) -> list[Path]:
+) -> list[Path | None]:
+    """Where each file is; None for one that holds nothing of what is wanted."""
     staging = folder / "files"
     staging.mkdir()
     fetcher = FileFetcher(
         _source.get(task.storage), task.local_root, staging, verify=True, cipher=task.cipher
     )
-    paths: list[Path] = []
+    paths: list[Path | None] = []
     damaged: list[ReadyFile] = []
     for ready in fetcher.fetch_all([file.planned for file in files], FETCHES):
         if cancelled():
             raise CancelledError(0)
-        if ready.path is None:
+        paths.append(ready.path)
+        if ready.finding is not None:
             damaged.append(ready)
-        else:
-            paths.append(ready.path)
     if damaged:
         raise CorruptionError("; ".join(str(ready.finding) for ready in damaged))
     return paths
@@ -133,5 +133,5 @@ def _fetch(
 
 def _layer_file(file: LayeredFile, path: Path) -> LayerFile:
     planned = file.planned
-    bounds = EntryBounds(planned.file.start_key, planned.file.end_key, 0, MAX_TS, False)
+    bounds = EntryBounds(planned.keys.start_key, planned.keys.end_key, 0, MAX_TS, False)
     return LayerFile(planned.shown_name, path, planned.family, bounds.lower(), bounds.upper())

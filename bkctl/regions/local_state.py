@@ -75,7 +75,7 @@ def load_regions(records: Iterable[tuple[bytes, bytes]], store_id: int | None) -
         region_id = parse_region_state_key(key)
         if region_id is None:
             continue
-        state, region = _parse_record(region_id, value)
+        state, region = parse_region_record(region_id, value)
         reason = _WITHOUT_DATA.get(state)
         peer = None if store_id is None else region.peer_on(store_id)
         if reason is None and peer is not None and peer.is_witness:
@@ -83,11 +83,12 @@ def load_regions(records: Iterable[tuple[bytes, bytes]], store_id: int | None) -
         if reason is None:
             regions.append(region)
         else:
-            skipped.append(Skipped(region_id, reason))
+            skipped.append(Skipped(region_id, reason, (region.start_key, region.end_key)))
     return LocalRegions(regions, skipped)
 
 
-def _parse_record(region_id: int, value: bytes) -> tuple[PeerState, Region]:
+def parse_region_record(region_id: int, value: bytes) -> tuple[PeerState, Region]:
+    """Read the record of a region; CorruptionError, naming it, for one that is damaged."""
     try:
         state, region = parse_region_local_state(value)
         if region.id != region_id:
@@ -95,8 +96,7 @@ def _parse_record(region_id: int, value: bytes) -> tuple[PeerState, Region]:
     except CorruptionError as e:
         raise CorruptionError(
             f"the store's record of region {region_id} (raft family, key "
-            f"{region_state_key(region_id).hex().upper()}) is damaged: {e}; "
-            "use a region map from PD instead"
+            f"{region_state_key(region_id).hex().upper()}) is damaged: {e}"
         ) from None
     return state, region
 

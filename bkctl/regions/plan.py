@@ -23,13 +23,15 @@ class BackupRange:
     """The part [start, end) of a region that a backup reads.
 
     `start_key` and `end_key` are encoded keys as the region map has them; an empty one is no
-    bound. Made by `Progress.forward`, which has checked that they decode.
+    bound. Made by `Progress.forward`, which has checked that they decode. With `takes_all`, an
+    incremental backup reads it in full: what it builds on does not have it.
     """
 
     region: Region
     start_key: bytes
     end_key: bytes
     is_raw: bool
+    takes_all: bool = False
 
     @property
     def raw_start_key(self) -> bytes:
@@ -57,12 +59,13 @@ class Plan:
     """A backup's ranges in key order, the regions left out of its window, and the window's gaps.
 
     A gap is what no region of the map covers; a region that is skipped because another store
-    leads it is none.
+    leads it is none. `unchanged` are ranges that need not be read.
     """
 
     ranges: tuple[BackupRange, ...]
     skipped: tuple[Skipped, ...]
     gaps: tuple[Gap, ...]
+    unchanged: tuple[BackupRange, ...] = ()
 
 
 class Progress:
@@ -148,7 +151,8 @@ def make_plan(
         if reason is not None:
             # Its keys bound gaps, so they must decode too.
             _check_keys(region, is_raw)
-            skipped.append((region.start_key, Skipped(region.id, reason)))
+            keys = region.start_key, region.end_key
+            skipped.append((region.start_key, Skipped(region.id, reason, keys)))
     for dropped in region_map.dropped:
         lost = dropped.region
         if is_before_end(first, lost.end_key) and is_before_end(lost.start_key, end):

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
+from typing import Literal
 
 from bkctl.regions.region import Peer, Region, RegionEpoch
 
 _start_key = attrgetter("start_key")
 
+Origin = Literal["pd", "store", "none"]
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A region that is left out, and why."""
+    """A region that is left out, and why; `keys` are its encoded bounds, where they are known."""
 
     region_id: int
     reason: str
+    keys: tuple[bytes, bytes] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +60,17 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class RegionMap:
-    """Regions in key order, none overlapping another, and the ones dropped for that."""
+    """Regions in key order, none overlapping another, and the ones dropped for that.
+
+    `origin` is who made it: PD, the store itself by its records, or nobody.
+    """
 
     regions: tuple[Region, ...]
     dropped: tuple[DroppedRegion, ...] = ()
+    origin: Origin = field(default="pd", compare=False)
 
     @classmethod
-    def build(cls, regions: Iterable[Region]) -> RegionMap:
+    def build(cls, regions: Iterable[Region], origin: Origin = "pd") -> RegionMap:
         """Sort regions by start key and drop what is out of date, in O(n log n).
 
         The result does not depend on the order given. Of regions with one id, and of regions that
@@ -71,8 +79,8 @@ class RegionMap:
         """
         ordered = sorted(regions, key=_start_key)
         if _is_sound(ordered):
-            return cls(tuple(ordered))
-        return cls(*_resolve(ordered))
+            return cls(tuple(ordered), origin=origin)
+        return cls(*_resolve(ordered), origin)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -115,7 +123,7 @@ class RegionMap:
 
 def whole_key_space() -> RegionMap:
     """A map of one region without peers over all keys, for stores that have no regions."""
-    return RegionMap((Region(1, b"", b"", RegionEpoch(0, 0)),))
+    return RegionMap((Region(1, b"", b"", RegionEpoch(0, 0)),), origin="none")
 
 
 def is_before_end(key: bytes, end_key: bytes) -> bool:

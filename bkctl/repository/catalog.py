@@ -52,13 +52,19 @@ class Catalog:
         """The backups whose description cannot be read."""
         return tuple(backup for backup in self.backups if backup.state is BackupState.DAMAGED)
 
-    def resolve(self, name: str | None = None, at: int | None = None) -> list[BackupSummary]:
+    def resolve(
+        self, name: str | None = None, at: int | None = None, *, prefer_whole: bool = False
+    ) -> list[BackupSummary]:
         """The backups to restore, in order, for a name, `latest` (the default) or a timestamp.
 
-        `at` (a TSO) means the newest backup that ends there or before. One of the result may be
-        damaged. Raises UsageError where there is no such backup, or one that it needs is missing.
+        `at` (a TSO) means the newest backup that ends there or before. With `prefer_whole`, the
+        newest that is not limited to some keys, if there is one. One of the result may be damaged.
+        Raises UsageError where there is no such backup, or one that it needs is missing.
         """
-        backup = self.chains.find_at(at) if at is not None else self.chains.find(name or "latest")
+        if at is not None:
+            backup = self.chains.find_at(at, prefer_whole=prefer_whole)
+        else:
+            backup = self.chains.find(name or "latest", prefer_whole=prefer_whole)
         return self.chains.chain_of(backup)
 
 

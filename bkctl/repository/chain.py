@@ -116,13 +116,14 @@ class Chains:
             yield backup
             backup = self._bases.get(backup.name)
 
-    def look_up(self, name: str) -> BackupSummary:
+    def look_up(self, name: str, *, prefer_whole: bool = False) -> BackupSummary:
         """The backup called `name`, whatever its state, or the newest complete one for `latest`.
 
-        Raises UsageError for an unknown name, and for `latest` if there is none.
+        With `prefer_whole`, one that is not limited to some keys, if there is any. Raises
+        UsageError for an unknown name, and for `latest` if there is none.
         """
         if name == LATEST:
-            return self._newest(self._complete())
+            return self._newest(self._complete(), prefer_whole)
         backup = self._by_name.get(name)
         if backup is None:
             close = get_close_matches(name, self._by_name, 1)
@@ -130,9 +131,9 @@ class Chains:
             raise UsageError(f"{self._where}: there is no backup {name!a}; {hint}")
         return backup
 
-    def find(self, name: str) -> BackupSummary:
+    def find(self, name: str, *, prefer_whole: bool = False) -> BackupSummary:
         """The same, of backups that were finished; UsageError for another."""
-        backup = self.look_up(name)
+        backup = self.look_up(name, prefer_whole=prefer_whole)
         if backup.state is BackupState.UNFINISHED:
             by = f" (begun by {backup.claimed_by})" if backup.claimed_by else ""
             raise UsageError(
@@ -141,8 +142,11 @@ class Chains:
             )
         return backup
 
-    def find_at(self, ts: int) -> BackupSummary:
-        """The newest complete backup that ends at or before `ts`; UsageError if there is none."""
+    def find_at(self, ts: int, *, prefer_whole: bool = False) -> BackupSummary:
+        """The newest complete backup that ends at or before `ts`; UsageError if there is none.
+
+        `prefer_whole` as for `look_up`.
+        """
         complete = self._complete()
         not_after = [backup for backup in complete if (backup.facts.end_ts or 0) <= ts]
         if not not_after:
@@ -151,7 +155,7 @@ class Chains:
                 f"{self._where}: no backup ends at {ts} ({format_ts(ts)}) or before it; "
                 + (f"the first ends at {min(ends)} ({format_ts(min(ends))})" if ends else "none is")
             )
-        return self._newest(not_after)
+        return self._newest(not_after, prefer_whole)
 
     def newest(self, is_wanted: Callable[[BackupSummary], bool]) -> BackupSummary | None:
         """The newest complete backup that `is_wanted`; of several with one end the one to use."""
@@ -167,7 +171,9 @@ class Chains:
             raise UsageError(f"{self._where}: holds no complete backup; check the URL")
         return complete
 
-    def _newest(self, backups: list[BackupSummary]) -> BackupSummary:
+    def _newest(self, backups: list[BackupSummary], prefer_whole: bool) -> BackupSummary:
+        if prefer_whole:
+            backups = [each for each in backups if not each.facts.is_limited] or backups
         stores = {(backup.facts.cluster_id, backup.facts.store_id) for backup in backups}
         known = sorted((cluster, store) for cluster, store in stores if cluster and store)
         if len(known) > 1:

@@ -73,6 +73,11 @@ class BackupFacts:
     cf: str = ""
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the backup was limited to some of the keys there are."""
+        return self.window is not None and self.window != KeyRange(b"", b"")
+
+    @property
     def kind(self) -> str:
         """`full`, `incr` or `raw`; empty where nothing tells."""
         if self.mode == "txn":

@@ -22,8 +22,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.coverage import KeyRange, KeySet
 from bkctl.archive.meta import BackupFile
 from bkctl.errors import CancelledError, CorruptionError, StorageError, UsageError
+from bkctl.mvcc.entry_bounds import EntryBounds
+from bkctl.mvcc.keys import MAX_TS
+from bkctl.repository.contents import family_of_file
 from bkctl.sst.filter import write_window
 from bkctl.sst.source import FileReader
 from bkctl.storage.base import NotFoundError, RandomReader, Storage
@@ -40,8 +45,8 @@ _QUEUED_PER_JOB = 2
 class PlannedFile:
     """A file to restore into `family`; `object_name` is the storage's name for it.
 
-    `window` is the data keys `[lower, upper)` to take from it, None for all of it. `shown_name`
-    (backup and file) is for messages.
+    `window` is the data keys `[lower, upper)` to take from it, `part` the same as raw user keys,
+    None for all of it. `shown_name` (backup and file) is for messages.
     """
 
     number: int
@@ -50,6 +55,37 @@ class PlannedFile:
     file: BackupFile
     family: str
     window: tuple[bytes, bytes] | None = None
+    part: KeyRange | None = None
+
+    @property
+    def keys(self) -> KeyRange:
+        """The raw user keys to take from it."""
+        return self.part or KeyRange(self.file.start_key, self.file.end_key)
+
+
+def plan_parts(
+    backup_dir: BackupDir, file: BackupFile, wanted: KeySet, number: int, *, is_raw: bool
+) -> list[PlannedFile]:
+    """What of a file holds `wanted` keys, numbered from `number` on; nothing where it has none."""
+    whole = KeyRange(file.start_key, file.end_key)
+    parts: list[PlannedFile] = []
+    for keys in (KeySet.of([whole]) & wanted).ranges:
+        window = None
+        if keys != whole:
+            bounds = EntryBounds(keys.start_key, keys.end_key, 0, MAX_TS, is_raw)
+            window = (bounds.lower(), bounds.upper())
+        parts.append(
+            PlannedFile(
+                number + len(parts),
+                f"{backup_dir.name}/{file.name}",
+                backup_dir.object_name(file.name),
+                file,
+                family_of_file(file),
+                window,
+                None if window is None else keys,
+            )
+        )
+    return parts
 
 
 class How(str, Enum):

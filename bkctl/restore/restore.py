@@ -20,29 +20,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bkctl.archive.backup_dir import BackupDir
-from bkctl.archive.encryption import check_key
-from bkctl.archive.meta import BackupFile, BackupMeta
-from bkctl.archive.names import META_NAME
 from bkctl.errors import CorruptionError, StorageError, UsageError
-from bkctl.mvcc.entry_bounds import EntryBounds
-from bkctl.mvcc.keys import MAX_TS
-from bkctl.repository.catalog import open_backup, read_catalog
-from bkctl.repository.contents import family_of_file
-from bkctl.repository.summary import BackupSummary
-from bkctl.restore.files import FileFetcher, How, PlannedFile, ReadyFile
+from bkctl.restore.files import FileFetcher, How, ReadyFile
+from bkctl.restore.plan import RestorePlan, RestoreRequest, make_restore_plan
 from bkctl.sst.reader import FileReader, SstReader
 from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec, open_storage
-from bkctl.store.ident import API_V2
 from bkctl.store.new_store import NewStore
-from bkctl.verify.backup import check_description
-from bkctl.verify.file import DEFAULT, WRITE, Finding
+from bkctl.verify.file import Finding
 
 if TYPE_CHECKING:
-    from bkctl.codec.cipher import Cipher
+    pass
 
-DEFAULT_JOBS = 4
 _FILES_AT_ONCE = 512
 
 
@@ -58,56 +47,6 @@ class FetchProgress:
 
 Advance = Callable[[FetchProgress], None]
 """Called after each file; returns at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreRequest:
-    """What to restore: a backup by `name`, the newest that ends by `at` (a TSO), or the newest.
-
-    `target` must not exist, or be empty. `start_key` and `end_key` are raw user keys, empty for no
-    bound. `jobs` files are fetched at a time. Without `verify` files are taken unread. `cipher` is
-    for encrypted files.
-    """
-
-    storage: StorageSpec
-    target: Path
-    name: str | None = None
-    at: int | None = None
-    start_key: bytes = b""
-    end_key: bytes = b""
-    verify: bool = True
-    jobs: int = DEFAULT_JOBS
-    cipher: Cipher | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RestorePlan:
-    """What a restore does: the backups in order, their files in that order, and what is wrong.
-
-    `left_out` counts the files that hold nothing of the window; `damaged_newer` names backups that
-    cannot be read, and that nobody knows to be older than what is restored.
-    """
-
-    chain: tuple[BackupSummary, ...]
-    files: tuple[PlannedFile, ...]
-    left_out: int
-    findings: tuple[Finding, ...]
-    damaged_newer: tuple[str, ...] = ()
-
-    @property
-    def end_ts(self) -> int:
-        """The timestamp as of which the data will be."""
-        return self.chain[-1].facts.end_ts or 0
-
-    @property
-    def size(self) -> int:
-        """The stored bytes of all files to fetch."""
-        return sum(planned.file.size for planned in self.files)
-
-    @property
-    def partial(self) -> int:
-        """How many files are taken only in part."""
-        return sum(planned.window is not None for planned in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +71,7 @@ def plan_restore(request: RestoreRequest) -> RestorePlan:
     """
     _check_target(request)
     with open_storage(request.storage) as storage:
-        return _plan(request, storage)
+        return make_restore_plan(request, storage)
 
 
 def restore(request: RestoreRequest, advance: Advance = lambda progress: None) -> RestoreResult:
@@ -144,7 +83,7 @@ def restore(request: RestoreRequest, advance: Advance = lambda progress: None) -
     begun = time.monotonic()
     target = _check_target(request)
     with open_storage(request.storage) as storage:
-        plan = _plan(request, storage)
+        plan = make_restore_plan(request, storage)
         findings, counts = plan.findings, dict.fromkeys(How, 0)
         if not findings:
             with _building(target) as folder:
@@ -178,93 +117,6 @@ def _check_target(request: RestoreRequest) -> Path:
 
 def _local_root(spec: StorageSpec) -> Path | None:
     return Path(spec.path) if spec.scheme == "local" else None
-
-
-def _plan(request: RestoreRequest, storage: Storage) -> RestorePlan:
-    catalog = read_catalog(storage)
-    chain = catalog.resolve(request.name, request.at)
-    files: list[PlannedFile] = []
-    findings: list[Finding] = []
-    left_out = 0
-    for backup in chain:
-        backup_dir = open_backup(storage, backup.name)
-        meta, found = _describe(backup_dir, request.verify)
-        findings += found
-        if meta is None:
-            continue
-        _check_usable(backup_dir, meta, request)
-        for file in sorted(meta.files, key=lambda file: (family_of_file(file), file.start_key)):
-            planned = _plan_file(request, backup_dir, meta, file, len(files))
-            if planned is None:
-                left_out += 1
-            else:
-                files.append(planned)
-                findings += _check_family(planned, meta)
-    end_ts = chain[-1].facts.end_ts or 0
-    damaged = () if request.name not in (None, "latest") else catalog.damaged
-    newer = tuple(
-        backup.name
-        for backup in damaged
-        if backup not in chain
-        and (backup.facts.end_ts is None or end_ts < backup.facts.end_ts <= (request.at or MAX_TS))
-    )
-    return RestorePlan(tuple(chain), tuple(files), left_out, tuple(findings), newer)
-
-
-def _describe(backup_dir: BackupDir, verify: bool) -> tuple[BackupMeta | None, list[Finding]]:
-    """A backup's description, with what is wrong with it; surplus files do not matter here."""
-    name = backup_dir.name
-    if not verify:
-        try:
-            return backup_dir.read_meta(), []
-        except CorruptionError as e:
-            return None, [Finding(f"{name}/{META_NAME}", None, str(e))]
-    description = check_description(backup_dir)
-    meta = description.meta
-    relevant = {META_NAME, *(file.name for file in meta.files)} if meta else {META_NAME}
-    return meta, [
-        Finding(f"{name}/{finding.file}", finding.offset, finding.what)
-        for finding in description.findings
-        if finding.file in relevant
-    ]
-
-
-def _check_usable(backup_dir: BackupDir, meta: BackupMeta, request: RestoreRequest) -> None:
-    check_key(backup_dir, meta.files, request.cipher)
-    has_window = request.start_key or request.end_key
-    if meta.is_raw_kv and meta.api_version == API_V2 and has_window:
-        raise UsageError(
-            f"{backup_dir.where}: raw keys of API V2 are versioned; it can be restored only whole, "
-            "without --start-key and --end-key"
-        )
-
-
-def _plan_file(
-    request: RestoreRequest, backup_dir: BackupDir, meta: BackupMeta, file: BackupFile, number: int
-) -> PlannedFile | None:
-    """What to do with a file; None if it holds nothing of the window."""
-    start_key, end_key = request.start_key, request.end_key
-    if (end_key and file.start_key >= end_key) or (file.end_key and file.end_key <= start_key):
-        return None
-    window = None
-    is_inside = not end_key or (file.end_key and file.end_key <= end_key)
-    if file.start_key < start_key or not is_inside:
-        bounds = EntryBounds(start_key, end_key, 0, MAX_TS, meta.is_raw_kv)
-        window = (bounds.lower(), bounds.upper())
-    return PlannedFile(
-        number,
-        f"{backup_dir.name}/{file.name}",
-        backup_dir.object_name(file.name),
-        file,
-        family_of_file(file),
-        window,
-    )
-
-
-def _check_family(planned: PlannedFile, meta: BackupMeta) -> Iterator[Finding]:
-    if not meta.is_raw_kv and planned.family not in (WRITE, DEFAULT):
-        what = f"column family {planned.family!a} is none of a transactional backup"
-        yield Finding(planned.shown_name, None, what)
 
 
 def _fetch(

@@ -127,6 +127,10 @@ class Source:
         """Raise SourceError, by name, for a column family that the store does not have."""
         require_families(self.path, self.families, families)
 
+    def has_region_records(self) -> bool:
+        """Whether the store has a record of any region, as TiKV's have."""
+        return "raft" in self.families and next(self.region_records(), None) is not None
+
     def region_records(self) -> Iterator[tuple[bytes, bytes]]:
         """The store's own region records, out of its `raft` family; SourceError without one."""
         with self._database() as database:

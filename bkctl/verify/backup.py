@@ -106,8 +106,10 @@ def _check_ranges(meta: BackupMeta) -> Iterator[Finding]:
             yield Finding(file.name, None, "its range ends before it begins")
         elif meta.raw_ranges and not any(_covers(whole, file) for whole in meta.raw_ranges):
             yield Finding(file.name, None, "its range lies outside those of the backup")
+        # An incremental's may begin at 0: what its base did not cover is in it in full.
+        starts_right = not file.start_version or meta.start_version <= file.start_version
         if not meta.is_raw_kv and not (
-            meta.start_version <= file.start_version <= file.end_version <= meta.end_version
+            starts_right and file.start_version <= file.end_version <= meta.end_version
         ):
             yield Finding(
                 file.name,

@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir, list_backups
+from bkctl.archive.coverage import NO_KEYS, KeySet
 from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupMeta
-from bkctl.archive.names import META_NAME
+from bkctl.archive.names import META_NAME, REPORT_NAME
+from bkctl.archive.report import Report
 from bkctl.backup.request import RegionMapLoader
-from bkctl.errors import BkctlError, UsageError
+from bkctl.errors import BkctlError, CorruptionError, UsageError
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
 from bkctl.regions.plan import make_plan
-from bkctl.repository.catalog import open_backup, root_name
+from bkctl.repository.catalog import Catalog, open_backup, read_catalog, root_name
+from bkctl.repository.coverage import chain_coverage, read_links
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import API_V2, expired_by
 from bkctl.store.source import Source, SourceOptions
-from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Snapshot, segments_of
+from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Segment, Snapshot, segments_of
 from bkctl.verify.backup import Description, check_description
 from bkctl.verify.file import DEFAULT, WRITE, Finding, pairs_of
 from bkctl.verify.level import Level
@@ -67,6 +70,7 @@ class Verification:
 
     `checked_bytes` counts the bytes of files that were read, `seconds` the time it took. With
     `errors` it could not be finished. `differences` is None unless it was compared with a store.
+    `holes` say of which keys the backup's chain is not whole, `uncovered` are those it never had.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Verification:
     errors: tuple[str, ...]
     seconds: float
     differences: Differences | None = None
+    holes: tuple[str, ...] = ()
+    uncovered: KeySet = NO_KEYS
 
     @property
     def status(self) -> str:
@@ -101,6 +107,13 @@ class Verification:
             ],
             "seconds": self.seconds,
         }
+        if self.holes:
+            document["holes"] = list(self.holes)
+        if self.uncovered:
+            document["uncovered"] = [
+                {"start_key": keys.start_key.hex().upper(), "end_key": keys.end_key.hex().upper()}
+                for keys in self.uncovered.ranges
+            ]
         if self.errors:
             document["errors"] = list(self.errors)
         if self.differences is not None:
@@ -123,13 +136,22 @@ class Verifier:
     """Verifies backups of one repository, as a context manager: its workers end with the block."""
 
     def __init__(
-        self, storage: StorageSpec, level: Level, jobs: int, cipher: Cipher | None = None
+        self,
+        storage: StorageSpec,
+        level: Level,
+        jobs: int,
+        cipher: Cipher | None = None,
+        *,
+        allow_gaps: bool = False,
     ) -> None:
         """Open the repository; raises what `open_storage` raises.
 
-        `cipher` is for encrypted files, whose content only the deep level needs.
+        `cipher` is for encrypted files, whose content only the deep level needs. With
+        `allow_gaps`, keys that a backup's chain is not whole for are told and are no damage.
         """
         self._cipher = cipher
+        self._allow_gaps = allow_gaps
+        self._catalog: Catalog | None = None
         self._spec = storage
         self._level = level
         self._jobs = jobs
@@ -197,6 +219,9 @@ class Verifier:
                 )
                 results += compared
         damages = [*description.findings, *(f for result in results for f in result.findings)]
+        holes, uncovered = self._coverage(name)
+        if not self._allow_gaps:
+            damages += (Finding(REPORT_NAME, None, hole) for hole in holes)
         return Verification(
             name=name,
             level=self._level,
@@ -207,7 +232,21 @@ class Verifier:
             errors=tuple(dict.fromkeys(result.error for result in results if result.error)),
             seconds=round(time.monotonic() - begun, 3),
             differences=differences,
+            holes=holes,
+            uncovered=uncovered,
         )
+
+    def _coverage(self, name: str) -> tuple[tuple[str, ...], KeySet]:
+        """Of which keys a backup is not whole, with all it builds on, and which it never had."""
+        self._catalog = self._catalog or read_catalog(self._storage)
+        chains = self._catalog.chains
+        backup = chains.look_up(name)
+        try:
+            links = read_links(self._storage, chains.chain_of(backup))
+        except (CorruptionError, UsageError):
+            return (), NO_KEYS  # damage of others, or what it builds on is gone
+        coverage = chain_coverage(links)
+        return tuple(map(str, coverage.holes)), coverage.uncovered
 
     def _refuse_versioned_raw(
         self, backup_dir: BackupDir, meta: BackupMeta, against: Against | None
@@ -248,6 +287,8 @@ class Verifier:
             jobs: list[VerifyJob] = []
             for families in groups:
                 planned = _planned(source, backup_dir, description, families[0], against)
+                if not meta.is_raw_kv:
+                    planned += _covered_spans(description.report)
                 snapshot = Snapshot(
                     meta.start_version,
                     meta.end_version,
@@ -257,9 +298,11 @@ class Verifier:
                 )
                 for segment in segments_of(planned, meta.files, families):
                     number, view = len(jobs), (source.db_dir, source.path)
+                    start_ts = _start_of(segment, meta, description.report)
+                    own = replace(snapshot, start_ts=start_ts)
                     jobs.append(
                         CompareJob(
-                            *(number, self._spec, backup_dir.name, *view, snapshot, segment),
+                            *(number, self._spec, backup_dir.name, *view, own, segment),
                             self._cipher,
                         )
                     )
@@ -272,6 +315,27 @@ class Verifier:
             return []
         self._pool.adjust_with(max(1, min(self._jobs, len(jobs))))
         return VerifyRun(self._pool, jobs, meta.is_raw_kv, listener).run()
+
+
+def _covered_spans(report: Report | None) -> list[tuple[bytes, bytes]]:
+    """What of an incremental begins at a timestamp of its own, in raw user keys."""
+    if report is None or not report.start_ts:
+        return []
+    return [
+        (each.keys.start_key, each.keys.end_key)
+        for each in report.covered or ()
+        if each.start_ts != report.start_ts
+    ]
+
+
+def _start_of(segment: Segment, meta: BackupMeta, report: Report | None) -> int:
+    """The timestamp after which a backup has the commits of a segment; 0 for all of them."""
+    if segment.files:
+        return segment.files[0].start_version
+    for each in report.covered or () if report is not None else ():
+        if segment.start_key in KeySet((each.keys,)):
+            return each.start_ts
+    return meta.start_version
 
 
 def _family_groups(meta: BackupMeta) -> list[tuple[str, ...]]:

@@ -11,7 +11,8 @@ from bkctl.backup.backup import take_backup
 from bkctl.codec.cipher import KEY_SIZES, Cipher
 from bkctl.errors import UsageError
 from bkctl.merge.merge import MergeRequest, merge
-from bkctl.restore.restore import RestoreRequest, restore
+from bkctl.restore.plan import RestoreRequest
+from bkctl.restore.restore import restore
 from bkctl.sst.format import is_magic
 from bkctl.storage.url import parse_storage
 from bkctl.store.source import SourceOptions

@@ -18,7 +18,8 @@ from bkctl.backup.parts import count_whole, finished_span, left_of, span_of, who
 from bkctl.codec import memcomparable
 from bkctl.regions.plan import BackupRange
 from bkctl.regions.region import Region, RegionEpoch
-from bkctl.restore.restore import RestoreRequest, restore
+from bkctl.restore.plan import RestoreRequest
+from bkctl.restore.restore import restore
 from bkctl.storage.url import parse_storage
 from bkctl.store.manifest import LiveFile
 from bkctl.verify.level import Level

@@ -42,6 +42,7 @@ def test_the_ranges_of_a_whole_backup(
         start_key=start_key,
         end_key=end_key,
         batch_size=batch_size,
+        allow_gaps=True,
     )
     assert report.status == "ok"
     assert report.ranges.total == report.ranges.done == len(expected)

@@ -173,6 +173,7 @@ def small_chain(repository: Path, work: Path, maps: list[RegionMap], **options: 
             end_ts=number * 300 + 300,
             name=f"b{number}",
             load_regions=lambda source, region_map=region_map: (region_map, []),
+            allow_gaps=True,
             **options,
         )
 

@@ -17,9 +17,9 @@ import pytest
 from bkctl.errors import StorageError, UsageError
 from bkctl.mvcc.keys import decode_data_key
 from bkctl.restore.files import How
+from bkctl.restore.plan import RestoreRequest
 from bkctl.restore.restore import (
     FetchProgress,
-    RestoreRequest,
     RestoreResult,
     plan_restore,
     restore,
