@@ -36,7 +36,7 @@ from bkctl.pool.pool import WorkerPool
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
 from bkctl.storage.counted import counted_storage
-from bkctl.store.ident import API_V2
+from bkctl.store.ident import API_NAMES, API_V2, raw_window
 from bkctl.store.source import Source
 
 
@@ -66,6 +66,7 @@ def take_backup(
         _open_source(request, notify) as source,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
+        request = _settle_mode(request, source)
         job = _follow(request, source, storage, begun)
         read = plan_reads(job.request, source, job.store_id, job.base)
         if read.cover.uncovered and not request.allow_gaps:
@@ -95,10 +96,23 @@ def _check_source(source: Source, request: BackupRequest) -> None:
         source.require("write", "lock", "default")
         return
     source.require(request.family)
-    if source.ident.api_version == API_V2:
+
+
+def _settle_mode(request: BackupRequest, source: Source) -> BackupRequest:
+    """The request with what depends on the store's API version: which keys, and from when."""
+    api_version = source.ident.api_version
+    if request.is_raw and api_version != API_V2 and (request.incremental or request.start_ts):
+        what = "--incremental" if request.incremental else "--start-ts"
         raise UsageError(
-            f"{source.path}: raw keys of API V2 are versioned; bkctl backs up raw V1 and V1TTL"
+            f"{source.path}: raw pairs of API {API_NAMES[api_version]} have no timestamps; {what} "
+            "cannot go with them"
         )
+    start_key, end_key = request.start_key, request.end_key
+    if request.is_raw and api_version == API_V2:
+        start_key, end_key = raw_window(start_key, end_key)
+    return dataclasses.replace(
+        request, api_version=api_version, start_key=start_key, end_key=end_key
+    )
 
 
 @contextlib.contextmanager
@@ -116,14 +130,14 @@ def _follow(request: BackupRequest, source: Source, storage: Storage, begun: flo
     """Settle the window and the name, where those are to be found in the repository."""
     store_id = source.ident.store_id if request.store_id is None else request.store_id
     window = KeyRange(request.start_key, request.end_key)
-    subject = Subject(store_id, source.ident.cluster_id, window)
+    mode = "raw" if request.is_raw else "txn"
+    subject = Subject(store_id, source.ident.cluster_id, window, mode)
     base = Base(request.start_ts, "", "")
     if request.incremental:
         base = find_base(storage, subject, request.end_ts, request.full_every)
         request = dataclasses.replace(request, start_ts=base.start_ts, incremental=False)
     if request.resume_newest:
-        mode = "raw" if request.is_raw else "txn"
-        unfinished = find_unfinished(storage, subject, mode, request.start_ts)
+        unfinished = find_unfinished(storage, subject, request.start_ts)
         end_ts = request.end_ts if unfinished is None else unfinished.facts.end_ts or request.end_ts
         name = None if unfinished is None else unfinished.name
         request = dataclasses.replace(request, resume=bool(name), name=name, end_ts=end_ts)
@@ -141,7 +155,7 @@ def _claim(job: Job, read: ReadPlan) -> Claimed:
         backup_dir.claim(claim_info("backup", settings, store=str(job.source.path)))
         return Claimed(backup_dir, [])
     check_same_settings(backup_dir, settings)
-    finished = keep_finished(job.storage, backup_dir, read.plan.ranges, request.is_raw)
+    finished = keep_finished(job.storage, backup_dir, read.plan.ranges, request.has_plain_keys)
     return Claimed(backup_dir, finished)
 
 
@@ -149,7 +163,7 @@ def _publish(
     job: Job, read: ReadPlan, claimed: Claimed, result: RunResult, lock: RepositoryLock
 ) -> Report:
     """Publish what every range succeeded of; otherwise leave only the report of why not."""
-    ranges, done = read.plan.ranges, claimed.spans(job.request.is_raw)
+    ranges, done = read.plan.ranges, claimed.spans(job.request.has_plain_keys)
     for record in claimed.finished:
         result.files += record.files
         result.decided_locks += record.decided_locks

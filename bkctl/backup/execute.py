@@ -31,7 +31,7 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     request = job.request
     with _staging(job) as staging:
         task = _task(job, read, staging)
-        left = left_of(read.ranges, claimed.spans(request.is_raw))
+        left = left_of(read.ranges, claimed.spans(request.has_plain_keys))
         result = _run(job, task, balance(left, read.files, request.jobs, request.part_size), crew)
         if request.wait_locks is not None:
             again = _Again(job, task, crew)

@@ -20,11 +20,15 @@ from bkctl.storage.base import NotFoundError, Storage
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is backed up: a store of a cluster (0 where unknown), limited to raw user keys."""
+    """What is backed up: a store of a cluster (0 where unknown), limited to raw user keys.
+
+    `mode` is txn or raw.
+    """
 
     store_id: int
     cluster_id: int
     window: KeyRange
+    mode: str = "txn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +78,14 @@ def find_base(
     return Base(found_end, found.name, f"builds on {found.name}", whole)
 
 
-def find_unfinished(
-    storage: Storage, subject: Subject, mode: str, start_ts: int
-) -> BackupSummary | None:
+def find_unfinished(storage: Storage, subject: Subject, start_ts: int) -> BackupSummary | None:
     """The backup of this data from `start_ts` on that was begun last and not finished."""
     unfinished = [
         backup
         for backup in _read_catalog(storage).backups
         if backup.state is BackupState.UNFINISHED
         and backup.claim is not None
-        and (backup.claim.mode, backup.claim.start_ts) == (mode, start_ts)
+        and (backup.claim.mode, backup.claim.start_ts) == (subject.mode, start_ts)
         and backup.claim.end_ts is not None
         and (backup.claim.store_id, backup.claim.cluster_id, backup.claim.window)
         == (subject.store_id, subject.cluster_id, subject.window)
@@ -123,8 +125,8 @@ def check_gc_safe_point(safe_point: int | None, start_ts: int, end_ts: int) -> N
 def _difference(backup: BackupSummary, subject: Subject) -> str | None:
     """What makes a backup no base for this data; None if nothing does."""
     facts = backup.facts
-    if facts.mode != "txn":
-        return "holds raw data"
+    if facts.mode != subject.mode:
+        return "holds raw data" if facts.mode == "raw" else "holds transactional data"
     if (facts.store_id or 0) != subject.store_id or (facts.cluster_id or 0) != subject.cluster_id:
         return (
             f"is of store {facts.store_id or '?'} of cluster {facts.cluster_id or '?'}, and this "

@@ -77,6 +77,6 @@ class Claimed:
     backup_dir: BackupDir
     finished: list[FinishedRange]
 
-    def spans(self, is_raw: bool) -> list[Span]:
+    def spans(self, has_plain_keys: bool) -> list[Span]:
         """The data keys of what is finished."""
-        return [finished_span(record, is_raw) for record in self.finished]
+        return [finished_span(record, has_plain_keys) for record in self.finished]

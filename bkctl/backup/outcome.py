@@ -50,7 +50,8 @@ def make_report(job: Job, read: ReadPlan, result: RunResult, resumed: int) -> Re
         skipped=plan.skipped,
         gaps=tuple(
             KeyRange(
-                to_raw_key(gap.start_key, request.is_raw), to_raw_key(gap.end_key, request.is_raw)
+                to_raw_key(gap.start_key, request.has_plain_keys),
+                to_raw_key(gap.end_key, request.has_plain_keys),
             )
             for gap in plan.gaps
         ),

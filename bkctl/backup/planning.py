@@ -25,7 +25,7 @@ def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base
     """
     region_map, passed_over = request.load_regions(source)
     plan = make_plan(
-        store_id or None, request.start_key, request.end_key, region_map, request.is_raw
+        store_id or None, request.start_key, request.end_key, region_map, request.has_plain_keys
     )
     plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
     refused = _refused(plan, region_map.origin, source, store_id)
@@ -35,16 +35,16 @@ def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base
     files = [file for file in source.live_files() if file.family in families]
     db_dir = source.db_dir
     if request.kind == "incr":
-        plan = split_by(plan, base.whole, request.is_raw)
+        plan = split_by(plan, base.whole, request.has_plain_keys)
         if anew := sum(brange.takes_all for brange in plan.ranges):
             notes.append(f"{anew} ranges are taken in full, as {base.name} did not cover them")
-        if not request.read_all:
+        if not request.read_all and not request.is_raw:
             plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
             left_out = set(unread)
             files = [file for file in files if file not in left_out]
             db_dir = source.without(unread) if unread else db_dir
     window = KeyRange(request.start_key, request.end_key)
-    cover = cover_of(plan, window, request.start_ts, request.is_raw)
+    cover = cover_of(plan, window, request.start_ts, request.has_plain_keys)
     return ReadPlan(plan, db_dir, files, cover, refused, tuple(replicas), tuple(notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from bkctl.backup.saver import PendingFile, Saver
 from bkctl.backup.task import BackupTask
@@ -80,7 +81,10 @@ def _backup_raw(
     advance: Advance,
 ) -> list[PendingFile]:
     lower, upper = backup_range.data_start_key, backup_range.data_end_key
-    scanner = RawScanner(database, task.family, lower, upper, task.expired_by)
+    layout = task.raw_layout
+    if backup_range.takes_all:
+        layout = replace(layout, start_ts=0)
+    scanner = RawScanner(database, task.family, lower, upper, layout)
     writer = RawWriter(task, saver, backup_range, backup_range.raw_start_key)
     try:
         while (batch := scanner.scan_batch()) is not None:

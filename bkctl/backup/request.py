@@ -17,6 +17,7 @@ from bkctl.errors import UsageError
 from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
+from bkctl.store.ident import API_V1, has_plain_keys
 from bkctl.store.source import Source, SourceOptions
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class BackupRequest:
 
     `wait_locks` tries locked ranges again for a time. `resolve_locks` decides locks by what the
     store knows of their transactions, as TiKV would. With `cipher` files are encrypted.
+
+    `api_version` is the store's, once it is open.
 
     `allow_gaps` publishes what there is though keys of the window are not covered, as no region of
     the map has them, or as they are not this store's to back up.
@@ -77,6 +80,7 @@ class BackupRequest:
     resolve_locks: bool = False
     cipher: Cipher | None = None
     allow_gaps: bool = False
+    api_version: int = API_V1
     part_size: int = MIN_PART_SIZE
 
     def __post_init__(self) -> None:
@@ -87,13 +91,17 @@ class BackupRequest:
                 f"--start-ts {self.start_ts} ({format_ts(self.start_ts)}) lies after --end-ts "
                 f"{self.end_ts} ({format_ts(self.end_ts)})"
             )
-        if self.incremental and (self.is_raw or self.start_ts):
-            what = "--raw: raw data has no commit timestamps" if self.is_raw else "--start-ts"
-            raise UsageError(f"--incremental cannot go with {what}; leave one of them out")
+        if self.incremental and self.start_ts:
+            raise UsageError("--incremental cannot go with --start-ts; leave one of them out")
 
     @property
     def kind(self) -> str:
         """`raw`, `full` or `incr`, as in backup names."""
-        if self.is_raw:
-            return "raw"
-        return "incr" if self.start_ts > 0 else "full"
+        if self.start_ts > 0:
+            return "incr"
+        return "raw" if self.is_raw else "full"
+
+    @property
+    def has_plain_keys(self) -> bool:
+        """Whether keys are stored as they are, and not memcomparable."""
+        return has_plain_keys(self.is_raw, self.api_version)

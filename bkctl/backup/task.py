@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.mvcc.lock import DecidedLock
+from bkctl.mvcc.raw import RawLayout
 from bkctl.pool.events import OperationCounts, PhaseSeconds
 from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
 from bkctl.store.database import Database
-from bkctl.store.ident import API_V1, expired_by
+from bkctl.store.ident import API_V1
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -48,9 +49,9 @@ class BackupTask:
     api_version: int = API_V1
 
     @property
-    def expired_by(self) -> int | None:
-        """The unix second by which raw pairs that are left out expired; None if they cannot."""
-        return expired_by(self.end_ts, self.api_version)
+    def raw_layout(self) -> RawLayout:
+        """How raw pairs are laid out, and which of them count."""
+        return RawLayout(self.api_version, self.start_ts, self.end_ts)
 
     def open_database(self) -> Database:
         """Open the view; raises CorruptionError where it is damaged."""

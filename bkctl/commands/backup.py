@@ -118,6 +118,7 @@ def backup(
     start_key: options.StartKey = None,
     end_key: options.EndKey = None,
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
+    keyspace: options.Keyspace = None,
     raw: options.Raw = False,
     cf: options.Cf = None,
     allow_gaps: options.AllowGaps = False,
@@ -160,7 +161,7 @@ def backup(
         waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
-        first, last = options.parse_key_window(start_key, end_key, key_format)
+        first, last = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
         request = BackupRequest(
             source=options.source_options(
                 options.required("--db", db), work_dir, wal_dir, recovery, api_version

@@ -20,6 +20,7 @@ from bkctl.commands.config import load_config
 from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
+from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
 
@@ -114,6 +115,16 @@ StartKey = Annotated[
 ]
 EndKey = Annotated[
     str | None, option("--end-key", metavar="KEY", help="The raw user key to stop before.")
+]
+Keyspace = Annotated[
+    int | None,
+    option(
+        "--keyspace",
+        metavar="ID",
+        min=0,
+        max=MAX_KEYSPACE_ID,
+        help="API V2: this keyspace; --start-key and --end-key are then keys in it.",
+    ),
 ]
 KeyFormatOption = Annotated[
     KeyFormat, option("--key-format", help="How both keys are written; escaped is like a\\x00b.")
@@ -305,11 +316,31 @@ def parse_key_window(
     return raw_start_key, raw_end_key
 
 
+def parse_window(
+    start_key: str | None,
+    end_key: str | None,
+    key_format: KeyFormat,
+    keyspace: int | None,
+    *,
+    is_raw: bool,
+) -> tuple[bytes, bytes]:
+    """The same, of the keyspace if one is given."""
+    start, end = parse_key_window(start_key, end_key, key_format)
+    if keyspace is None:
+        return start, end
+    return keyspace_window(keyspace, start, end, is_raw=is_raw)
+
+
 def _parse_named(name: str, text: str | None, key_format: KeyFormat) -> bytes:
     try:
         return parse_key(text or "", key_format)
     except UsageError as e:
         raise UsageError(f"{name}: {e}") from None
+
+
+def api_number(name: ApiVersionName) -> int:
+    """The number of an API version, as stores and backups have it."""
+    return list(ApiVersionName).index(name)
 
 
 def source_options(
@@ -322,7 +353,7 @@ def source_options(
     """How to open the store that the options name."""
     from bkctl.store.source import SourceOptions
 
-    number = None if api_version is None else list(ApiVersionName).index(api_version)
+    number = None if api_version is None else api_number(api_version)
     point_in_time = recovery is Recovery.POINT_IN_TIME
     return SourceOptions(db, work_dir, wal_dir, point_in_time, number)
 

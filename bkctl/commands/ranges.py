@@ -74,10 +74,12 @@ def ranges(
     start_key: options.StartKey = None,
     end_key: options.EndKey = None,
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
+    keyspace: options.Keyspace = None,
     start_ts: options.StartTs = None,
     end_ts: options.EndTs = None,
     raw: options.Raw = False,
     cf: options.Cf = None,
+    api_version: options.ApiVersion = None,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
@@ -98,17 +100,18 @@ def ranges(
         options.family_of(raw, cf),
     )
     options.check_ts_window(window.start_ts, window.end_ts)
-    keys = options.parse_key_window(start_key, end_key, key_format)
+    keys = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
     with (
         options.naming_region_map(choice),
         _opened(db, work_dir, wal_dir, recovery, window) as source,
     ):
-        plan, refused = _make_plan(choice, source, store_id, keys, raw)
+        mode = _mode(source, raw, api_version)
+        plan, refused = _make_plan(choice, source, store_id, mode.window(keys), mode.plain)
         if source is not None and window.start_ts and not raw and not read_all:
             from bkctl.backup.changes import without_unchanged
 
             plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
-    _show(plan, window, json, csv, refused)
+    _show(plan, window, json, csv, refused, mode.plain)
 
 
 @contextlib.contextmanager
@@ -123,7 +126,6 @@ def _opened(
     if db is None:
         yield None
         return
-    from bkctl.store.ident import API_V2
     from bkctl.store.source import Source
 
     with Source(options.source_options(db, work_dir, wal_dir, recovery)) as source:
@@ -131,12 +133,30 @@ def _opened(
             source.require("write", "lock", "default")
         else:
             source.require(window.family)
-            if source.ident.api_version == API_V2:
-                raise UsageError(
-                    f"{source.path}: raw keys of API V2 are versioned; "
-                    "bkctl backs up raw V1 and V1TTL"
-                )
         yield source
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """How keys are stored, and where raw pairs of API V2 are."""
+
+    plain: bool
+    is_limited: bool
+
+    def window(self, keys: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+        """What of a window of raw user keys there can be records in."""
+        from bkctl.store.ident import raw_window
+
+        return raw_window(*keys) if self.is_limited else keys
+
+
+def _mode(source: Source | None, is_raw: bool, api_version: options.ApiVersionName | None) -> _Mode:
+    from bkctl.store.ident import API_V1, API_V2, has_plain_keys
+
+    version = API_V1 if source is None else source.ident.api_version
+    if api_version is not None:
+        version = options.api_number(api_version)
+    return _Mode(has_plain_keys(is_raw, version), is_raw and version == API_V2)
 
 
 def _make_plan(
@@ -161,7 +181,12 @@ def _make_plan(
 
 
 def _show(
-    plan: Plan, window: _Window, as_json: bool, as_csv: bool, refused: list[Mismatch]
+    plan: Plan,
+    window: _Window,
+    as_json: bool,
+    as_csv: bool,
+    refused: list[Mismatch],
+    plain: bool,
 ) -> None:
     from bkctl.ui import output, tables
 
@@ -171,12 +196,12 @@ def _show(
     if len(refused) > _MAX_SHOWN:
         log.warning("range_refused", f"and {len(refused) - _MAX_SHOWN:,} more ranges")
     if as_json:
-        output.print_json(_document(plan, window.is_raw, refused))
+        output.print_json(_document(plan, plain, refused))
     elif as_csv:
         output.print_csv(_COLUMNS, _rows(plan))
     else:
         page = output.Page.of_stdout()
-        tables.print_plan(page, plan, window.is_raw)
+        tables.print_plan(page, plan, plain)
         page.line(f"window: {window}")
 
 

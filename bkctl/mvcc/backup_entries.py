@@ -29,9 +29,9 @@ from bkctl.mvcc.batch import Keys, Records, with_timestamps
 from bkctl.mvcc.entries import account_long
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS, TS_SIZE, decode_data_key
-from bkctl.mvcc.raw import account_raw
+from bkctl.mvcc.raw import RawLayout, Tails, account_raw
 from bkctl.mvcc.write import DELETE, PUT, parse_write
-from bkctl.store.ident import API_V1
+from bkctl.store.ident import API_V1, API_V2
 
 MAX_PROBLEMS = 1000
 
@@ -191,7 +191,11 @@ class DefaultChecker(_Checker):
 
 
 class RawChecker(_Checker):
-    """Checks a file of a raw backup, laid out as `api_version` says."""
+    """Checks a file of a raw backup, laid out as `api_version` says.
+
+    The file holds no second version of a key, nothing outside of its timestamps, and in full no
+    deletes; those are V2's alone.
+    """
 
     def __init__(self, bounds: EntryBounds, api_version: int = API_V1) -> None:
         super().__init__(bounds)
@@ -200,8 +204,22 @@ class RawChecker(_Checker):
     def _look(
         self, keys: Sequence[bytes], values: Sequence[bytes], counted: Accounting
     ) -> Sequence[bytes]:
-        account_raw(counted, ByteStrings.of(keys), ByteStrings.of(values), self._api_version)
+        key_column, value_column = ByteStrings.of(keys), ByteStrings.of(values)
+        if self._api_version == API_V2:
+            self._check_versions(_read_keys(keys, self._user_key), value_column)
+        account_raw(counted, key_column, value_column, self._api_version)
         return ()
+
+    def _check_versions(self, read: Keys, values: ByteStrings) -> None:
+        bounds, ts = self._bounds, read.commit_ts
+        if ((ts > np.uint64(bounds.end_ts)) | (ts <= np.uint64(bounds.start_ts))).any():
+            raise CorruptionError(
+                f"has timestamp {int(ts[0])}, outside ({bounds.start_ts}, {bounds.end_ts}]"
+            )
+        tails = Tails.read(read.strings, values)
+        layout = RawLayout(self._api_version, bounds.start_ts, bounds.end_ts)
+        if not bounds.start_ts and (tails.is_deleted | tails.expired(layout)).any():
+            raise CorruptionError("is deleted or expired, which only an incremental backup has")
 
 
 def long_value_keys(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:

@@ -66,7 +66,7 @@ class Chains:
         return (
             base.is_complete,
             base.name not in self._orphans,
-            base.facts.kind == "full",
+            base.facts.kind != "incr",
             base.created,
             base.name,
         )
@@ -204,7 +204,7 @@ def _is_base(base: BackupSummary, backup: BackupSummary) -> bool:
     one, other = base.facts, backup.facts
     return (
         base.state is not BackupState.UNFINISHED
-        and one.mode == other.mode == "txn"
+        and one.mode == other.mode
         and one.end_ts == other.start_ts
         # An empty window would be its own base.
         and not (one.kind == "incr" and one.start_ts == one.end_ts)

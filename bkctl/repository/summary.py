@@ -80,9 +80,9 @@ class BackupFacts:
     @property
     def kind(self) -> str:
         """`full`, `incr` or `raw`; empty where nothing tells."""
-        if self.mode == "txn":
-            return "incr" if self.start_ts else "full"
-        return self.mode
+        if self.mode and self.start_ts:
+            return "incr"
+        return "full" if self.mode == "txn" else self.mode
 
 
 @dataclass(frozen=True, slots=True)

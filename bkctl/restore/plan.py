@@ -22,7 +22,7 @@ from bkctl.repository.summary import BackupSummary
 from bkctl.restore.files import PlannedFile, plan_parts
 from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec
-from bkctl.store.ident import API_V2
+from bkctl.store.ident import has_plain_keys
 from bkctl.verify.backup import check_description
 from bkctl.verify.file import DEFAULT, WRITE, Finding
 
@@ -111,7 +111,7 @@ def make_restore_plan(request: RestoreRequest, storage: Storage) -> RestorePlan:
     for each, usable in zip(described, coverage.usable, strict=True):
         for file in each.files:
             parts = plan_parts(
-                each.backup_dir, file, usable & asked, len(files), is_raw=each.is_raw
+                each.backup_dir, file, usable & asked, len(files), is_raw=each.has_plain_keys
             )
             left_out += not parts
             files += parts
@@ -154,6 +154,7 @@ class _Described:
     findings: list[Finding]
     link: ChainLink
     is_raw: bool = False
+    has_plain_keys: bool = False
 
 
 def _describe_link(storage: Storage, backup: BackupSummary, request: RestoreRequest) -> _Described:
@@ -164,7 +165,8 @@ def _describe_link(storage: Storage, backup: BackupSummary, request: RestoreRequ
     _check_usable(backup_dir, meta, request)
     files = sorted(meta.files, key=lambda file: (family_of_file(file), file.start_key))
     link = link_of(backup.name, meta, report, backup.facts.window)
-    return _Described(backup_dir, files, found, link, meta.is_raw_kv)
+    plain = has_plain_keys(meta.is_raw_kv, meta.api_version)
+    return _Described(backup_dir, files, found, link, meta.is_raw_kv, plain)
 
 
 def _describe(
@@ -190,12 +192,6 @@ def _describe(
 
 def _check_usable(backup_dir: BackupDir, meta: BackupMeta, request: RestoreRequest) -> None:
     check_key(backup_dir, meta.files, request.cipher)
-    has_window = request.start_key or request.end_key
-    if meta.is_raw_kv and meta.api_version == API_V2 and has_window:
-        raise UsageError(
-            f"{backup_dir.where}: raw keys of API V2 are versioned; it can be restored only whole, "
-            "without --start-key and --end-key"
-        )
 
 
 def _check_family(planned: PlannedFile, is_raw: bool) -> Iterator[Finding]:

@@ -21,12 +21,13 @@ from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
-from bkctl.mvcc.raw import RawScanner
+from bkctl.mvcc.raw import RawLayout, RawScanner
 from bkctl.mvcc.scan import EntryScanner
 from bkctl.sst.damage import DamageList
 from bkctl.sst.reader import SstReader
 from bkctl.storage.base import NotFoundError
 from bkctl.store.database import Database
+from bkctl.store.ident import API_V1, has_plain_keys
 from bkctl.verify.differences import (
     NOT_IN_STORE,
     Chunk,
@@ -75,16 +76,21 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What of a store to compare with: the backup's TSOs, or in raw mode a column family.
+    """What of a store to compare with: the backup's TSOs, in raw mode a column family as well.
 
-    Raw pairs that expired by `expired_by` (unix seconds, None for none) are not looked for.
+    `api_version` tells how raw pairs are laid out.
     """
 
     start_ts: int
     end_ts: int
     is_raw: bool
     family: str = DEFAULT
-    expired_by: int | None = None
+    api_version: int = API_V1
+
+    @property
+    def has_plain_keys(self) -> bool:
+        """Whether keys are stored as they are."""
+        return has_plain_keys(self.is_raw, self.api_version)
 
 
 def segments_of(
@@ -143,7 +149,11 @@ def compare_segment(
     A damaged file of the backup ends the comparison of its segment and is a finding.
     """
     bounds = EntryBounds(
-        segment.start_key, segment.end_key, snapshot.start_ts, snapshot.end_ts, snapshot.is_raw
+        segment.start_key,
+        segment.end_key,
+        snapshot.start_ts,
+        snapshot.end_ts,
+        snapshot.has_plain_keys,
     )
     lower, upper = bounds.lower(), bounds.upper()
     total = 0
@@ -167,15 +177,18 @@ def compare_segment(
             for user_key, what in found:
                 total += 1
                 if len(first) < SHOWN_DIFFERENCES:
-                    first.append(Difference(_raw_key(user_key, snapshot.is_raw), what))
+                    first.append(Difference(_raw_key(user_key, snapshot), what))
         except _BackupDamagedError as e:
             return Comparison(total, tuple(first), e.findings)
     return Comparison(total, tuple(first))
 
 
-def _raw_key(user_key: bytes, is_raw: bool) -> bytes:
+def _raw_key(user_key: bytes, snapshot: Snapshot) -> bytes:
+    if snapshot.has_plain_keys:
+        return user_key[1:]
     try:
-        return user_key[1:] if is_raw else decode_data_key(user_key)
+        # Raw pairs are compared with their timestamps.
+        return decode_data_key(user_key[:-TS_SIZE] if snapshot.is_raw else user_key)
     except CorruptionError:
         return user_key
 
@@ -244,7 +257,8 @@ class _StoreFeed(_Feed):
 def _raw_chunks(
     database: Database, snapshot: Snapshot, lower: bytes, upper: bytes
 ) -> Iterator[Chunk]:
-    scanner = RawScanner(database, snapshot.family, lower, upper, snapshot.expired_by)
+    layout = RawLayout(snapshot.api_version, snapshot.start_ts, snapshot.end_ts)
+    scanner = RawScanner(database, snapshot.family, lower, upper, layout)
     while (batch := scanner.scan_batch()) is not None:
         keys, values = batch
         yield keys.tolist(), values.tolist()

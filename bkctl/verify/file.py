@@ -24,7 +24,7 @@ from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.sst.damage import DamageList
 from bkctl.sst.verify import verify_sst
 from bkctl.storage.base import NotFoundError, RandomReader
-from bkctl.store.ident import API_V1
+from bkctl.store.ident import API_V1, has_plain_keys
 
 if TYPE_CHECKING:
     # Imported where the deep level needs them: they bring numpy, and hashing alone does not.
@@ -192,7 +192,11 @@ class PairCheck:
         from bkctl.mvcc.backup_entries import DefaultChecker, RawChecker, WriteChecker
 
         bounds = EntryBounds(
-            file.start_key, file.end_key, file.start_version, file.end_version, self._is_raw
+            file.start_key,
+            file.end_key,
+            file.start_version,
+            file.end_version,
+            has_plain_keys(self._is_raw, self._api_version),
         )
         if self._is_raw:
             return RawChecker(bounds, self._api_version)

@@ -28,7 +28,7 @@ from bkctl.regions.plan import make_plan
 from bkctl.repository.catalog import Catalog, open_backup, read_catalog, root_name
 from bkctl.repository.coverage import chain_coverage, read_links
 from bkctl.storage.url import StorageSpec, open_storage
-from bkctl.store.ident import API_V2, expired_by
+from bkctl.store.ident import has_plain_keys
 from bkctl.store.source import Source, SourceOptions
 from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Segment, Snapshot, segments_of
 from bkctl.verify.backup import Description, check_description
@@ -207,7 +207,6 @@ class Verifier:
         results: list[JobResult] = []
         differences: Differences | None = None
         if meta is not None:
-            self._refuse_versioned_raw(backup_dir, meta, against)
             if self._level is Level.DEEP or against is not None or self._cipher is not None:
                 check_key(backup_dir, meta.files, self._cipher)
             results += self._run(self._check_jobs(name, meta), meta, listener)
@@ -248,18 +247,6 @@ class Verifier:
         coverage = chain_coverage(links)
         return tuple(map(str, coverage.holes)), coverage.uncovered
 
-    def _refuse_versioned_raw(
-        self, backup_dir: BackupDir, meta: BackupMeta, against: Against | None
-    ) -> None:
-        if meta.is_raw_kv and meta.api_version == API_V2:
-            if against is not None:
-                raise UsageError(f"{backup_dir.where}: raw keys of API V2 cannot be compared")
-            if self._level is Level.DEEP:
-                raise UsageError(
-                    f"{backup_dir.where}: raw keys of API V2 are versioned, which --level deep "
-                    "does not know; use --level sha256"
-                )
-
     def _check_jobs(self, name: str, meta: BackupMeta) -> list[VerifyJob]:
         if self._level is Level.SIZE:
             return []
@@ -294,7 +281,7 @@ class Verifier:
                     meta.end_version,
                     meta.is_raw_kv,
                     families[0],
-                    expired_by(meta.end_version, meta.api_version),
+                    meta.api_version,
                 )
                 for segment in segments_of(planned, meta.files, families):
                     number, view = len(jobs), (source.db_dir, source.path)
@@ -314,7 +301,7 @@ class Verifier:
         if not jobs:
             return []
         self._pool.adjust_with(max(1, min(self._jobs, len(jobs))))
-        return VerifyRun(self._pool, jobs, meta.is_raw_kv, listener).run()
+        return VerifyRun(self._pool, jobs, _has_plain_keys(meta), listener).run()
 
 
 def _covered_spans(report: Report | None) -> list[tuple[bytes, bytes]]:
@@ -336,6 +323,10 @@ def _start_of(segment: Segment, meta: BackupMeta, report: Report | None) -> int:
         if segment.start_key in KeySet((each.keys,)):
             return each.start_ts
     return meta.start_version
+
+
+def _has_plain_keys(meta: BackupMeta) -> bool:
+    return has_plain_keys(meta.is_raw_kv, meta.api_version)
 
 
 def _family_groups(meta: BackupMeta) -> list[tuple[str, ...]]:
@@ -361,7 +352,8 @@ def _planned(
     store_id = source.ident.store_id if report is None else report.store_id
     planned = []
     for start_key, end_key in _windows(backup_dir, meta, family):
-        plan = make_plan(store_id or None, start_key, end_key, region_map, meta.is_raw_kv)
+        plain = _has_plain_keys(meta)
+        plan = make_plan(store_id or None, start_key, end_key, region_map, plain)
         planned += [(brange.raw_start_key, brange.raw_end_key) for brange in plan.ranges]
     return planned
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bkctl.codec.tso import parse_timestamp
+from tests.backup.test_raw_v2 import held
 from tests.commands.console import bkctl
-from tests.real.stores import truth, unpack
+from tests.real.stores import raw_pairs, truth, unpack
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -25,3 +27,17 @@ def test_raw_pairs_count_as_tikv_counts_them(tmp_path: Path, name: str, jobs: in
     assert bkctl("verify", *at, "--level", "deep").code == 0
     against = bkctl("verify", *at, "--against", store, "--region-map", "store")
     assert against.code == 0, against.stdout
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_raw_pairs_of_v2_are_those_that_live(tmp_path: Path, jobs: int) -> None:
+    (store,) = unpack("raw-V2", tmp_path)
+    repository = tmp_path / "repo"
+    options = ["--db", store, "--region-map", "store", "--raw", "--jobs", jobs, "--name", "b"]
+    assert bkctl("backup", *options, "--storage", repository, "--keyspace", 0).code == 0
+    at = ["--storage", repository, "b"]
+    assert bkctl("verify", *at, "--level", "deep").code == 0
+    assert bkctl("verify", *at, "--against", store, "--region-map", "store").code == 0
+    assert bkctl("restore", *at, "--to", tmp_path / "restored").code == 0
+    found = held(tmp_path / "restored", parse_timestamp("now"))
+    assert found == raw_pairs("raw-V2")
