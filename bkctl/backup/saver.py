@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
+from bkctl.pool import signs
 from bkctl.sst.writer import FinishedSst, SstWriter
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import TokenBucket
@@ -70,7 +71,8 @@ class Saver:
 
         The result raises StorageError where that failed; the local file is gone either way.
         """
-        self._in_flight.acquire()
+        while not self._in_flight.acquire(timeout=signs.BEAT_SECONDS):
+            signs.beat()
         pending = self._threads.submit(self._save, sst, describe)
         pending.add_done_callback(lambda _: self._in_flight.release())
         return pending
@@ -115,6 +117,7 @@ class Saver:
 
     def close(self) -> None:
         """Wait for what is under way and end the threads."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        with signs.waiting():
+            self._threads.shutdown(wait=True, cancel_futures=True)
         if self._bucket is not None:
             self._bucket.close()

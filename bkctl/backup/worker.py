@@ -27,6 +27,7 @@ from bkctl.backup.task import (
 from bkctl.errors import BkctlError, CancelledError
 from bkctl.mvcc.decide import LockDecider
 from bkctl.mvcc.lock import DecidedLock
+from bkctl.pool import signs
 from bkctl.pool.events import PhaseSeconds
 from bkctl.regions.plan import BackupRange
 from bkctl.storage.base import Storage
@@ -239,7 +240,7 @@ class JobRun:
                 return
             self._saving.popleft()
             try:
-                saved = saving.pending.result()
+                saved = signs.result_of(saving.pending)
             except BkctlError as e:
                 self._emit(RangeFailed(saving.number, e.kind, str(e)))
             except (OSError, MemoryError) as e:

@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from bkctl.pool.pool import Rest, WorkerPool, started_pool
+from bkctl.pool.pool import WorkerPool, started_pool
+from bkctl.pool.worker import Rest
 
 
 def run_range_job(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> Rest:

@@ -2,7 +2,8 @@
 
 TiKV's ControlThreadPool, with processes: `adjust_with` grows at once, and shrinks only if more
 than ten workers would idle; running jobs always finish; `check_active` closes a pool that has had
-nothing to do for a time. A worker that dies costs the job it had, and is replaced.
+nothing to do for a time. A worker that dies costs the job it had, and is replaced; so does one that
+is killed as it gives no sign of life (`signs`): it hangs in a library, say, for want of memory.
 
 Jobs wait in one queue; a worker takes the next when it is free. Nothing here knows what a job is:
 `target(job, emit, cancelled)` runs it in the worker, `emit` sends anything picklable to the parent.
@@ -14,8 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
-import signal
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -23,32 +23,16 @@ from ctypes import c_bool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
-from typing import Any, Protocol
+from typing import Any
 
 from bkctl.errors import WorkerDiedError
 from bkctl.pool import processes
+from bkctl.pool.worker import EVENT, FREE, READY, Target, Worker
 
 MAX_IDLE_WORKERS = 10
 _STARTS_BEFORE_GIVING_UP = 3
-
-
-class Rest(Protocol):
-    """What is left of a job while the worker may be at the next one."""
-
-    def fileno(self) -> int:
-        """What becomes readable when there may be something new to tell."""
-
-    def tell(self) -> bool:
-        """Tell what is new; whether that was all."""
-
-
-class Target(Protocol):
-    """What runs in a worker: a module-level function (it is sent by name)."""
-
-    def __call__(
-        self, job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]
-    ) -> Rest | None:
-        """Run `job`; what it raises is a crash of the worker, so it reports its own errors."""
+# So often the pool looks after its workers while it waits for them.
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,45 +63,6 @@ class JobLost:
 
 PoolEvent = Emitted | JobDone | JobLost
 
-_READY, _EVENT, _FREE, _DONE = "ready", "event", "free", "done"
-
-
-class _Worker:
-    def __init__(self, number: int, target: Target, cancel_flag: Any, preload: str) -> None:
-        self.number = number
-        self.connection, theirs = multiprocessing.Pipe()
-        self.process = processes.start_shielded(
-            _worker_main, (theirs, target, cancel_flag, preload), f"bkctl-worker-{number}"
-        )
-        theirs.close()
-        self.ready = False
-        self.retiring = False
-        self.used = False
-        self.job: Any = None
-        # Jobs of which only a rest is left, oldest first.
-        self.ending: deque[Any] = deque()
-
-    @property
-    def is_idle(self) -> bool:
-        return self.job is None and not self.ending
-
-    @property
-    def jobs(self) -> list[Any]:
-        """All that it has in work, oldest first."""
-        return [*self.ending, *([] if self.job is None else [self.job])]
-
-    def stop(self) -> None:
-        """Make an idle worker end: by asking, unless it has nothing to put in order yet."""
-        if not self.used:
-            self.process.kill()
-            return
-        with contextlib.suppress(OSError):
-            self.connection.send(None)
-
-    def reap(self) -> None:
-        self.process.join()
-        self.connection.close()
-
 
 class WorkerPool:
     """Runs jobs in worker processes; all methods are called from one thread."""
@@ -134,7 +79,7 @@ class WorkerPool:
         self._target = target
         self._preload = preload
         self._clock = clock
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._queue: deque[Any] = deque()
         self._failed_starts = 0
         self.size = 0
@@ -202,13 +147,25 @@ class WorkerPool:
         Raises WorkerDiedError when workers end again and again before they are ready.
         """
         events: list[PoolEvent] = []
+        left = math.inf if timeout is None else timeout
+        while True:
+            step = min(left, _LOOK_SECONDS)
+            left -= step
+            if self._wait(step, events) or left <= 0:
+                return events
+
+    def _wait(self, timeout: float, events: list[PoolEvent]) -> bool:
+        """Wait and read, look after the workers; whether anything came of one."""
         sources = {worker.connection: worker for worker in self._workers}
-        for connection in wait(list(sources), timeout):
+        readable = wait(list(sources), timeout)
+        for connection in readable:
             if isinstance(connection, Connection):
                 self._read(sources[connection], events)
+        for worker in self._workers:
+            worker.kill_if_stuck(is_stopping=bool(self._cancel_flag.value))
         self._fit()
         self._dispatch()
-        return events
+        return bool(readable)
 
     def dismiss(self) -> None:
         """Tell idle workers to end, and do not wait for that: `close` is all that may follow."""
@@ -218,16 +175,15 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers: idle ones at once, running jobs are waited for."""
+        self.dismiss()
+        # None is started in the place of one that ends.
+        self.size = 0
+        while any(not worker.is_idle for worker in self._workers):
+            self._queue.clear()
+            with contextlib.suppress(WorkerDiedError):
+                self._wait(_LOOK_SECONDS, [])
+        self.dismiss()
         for worker in self._workers:
-            if worker.is_idle:
-                worker.stop()
-        for worker in self._workers:
-            if not worker.is_idle:
-                left = len(worker.jobs)
-                with contextlib.suppress(EOFError, OSError):
-                    while left:
-                        left -= worker.connection.recv()[0] == _DONE
-                worker.stop()
             worker.reap()
         self._workers.clear()
 
@@ -259,52 +215,50 @@ class WorkerPool:
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         if self._preload and processes.can_fork():
             importlib.import_module(self._preload)
-        self._workers.append(_Worker(number, self._target, self._cancel_flag, self._preload))
+        self._workers.append(
+            Worker(number, self._target, self._cancel_flag, self._preload, self._clock)
+        )
 
     def _dispatch(self) -> None:
         for worker in self._workers:
             if not self._queue:
                 return
             if worker.job is None and not worker.retiring:
-                worker.job = self._queue.popleft()
-                worker.used = True
-                # A dead worker's pipe is noticed, with its job, when it is read.
-                with contextlib.suppress(OSError):
-                    worker.connection.send((worker.job,))
+                worker.give(self._queue.popleft())
 
-    def _read(self, worker: _Worker, events: list[PoolEvent]) -> None:
+    def _read(self, worker: Worker, events: list[PoolEvent]) -> None:
         """Take one message of a worker, or notice its end."""
         try:
             kind, payload = worker.connection.recv()
         except (EOFError, OSError):
             self._bury(worker, events)
             return
-        if kind == _READY:
+        if kind == READY:
             worker.ready = True
             self._failed_starts = 0
-        elif kind == _EVENT:
+        elif kind == EVENT:
             events.append(Emitted(worker.number, worker.job, payload))
-        elif kind == _FREE:
+        elif kind == FREE:
             worker.ending.append(worker.job)
             worker.job = None
         else:
             self.heartbeat()
             events.append(JobDone(worker.number, worker.ending.popleft()))
 
-    def _bury(self, worker: _Worker, events: list[PoolEvent]) -> None:
+    def _bury(self, worker: Worker, events: list[PoolEvent]) -> None:
         worker.reap()
         self._workers.remove(worker)
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= _STARTS_BEFORE_GIVING_UP:
                 raise WorkerDiedError(
-                    f"worker processes end before they start ({_ending(worker)}); "
+                    f"worker processes end before they start ({worker.death}); "
                     "is there memory left?"
                 )
             if worker.job is not None:
                 self._queue.appendleft(worker.job)
         else:
-            events += [JobLost(worker.number, job, _ending(worker)) for job in worker.jobs]
+            events += [JobLost(worker.number, job, worker.death) for job in worker.jobs]
 
 
 @contextlib.contextmanager
@@ -319,43 +273,3 @@ def started_pool(count: int, target: Target, preload: str) -> Iterator[WorkerPoo
         raise
     finally:
         pool.close()
-
-
-def _ending(worker: _Worker) -> str:
-    code = worker.process.exitcode
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        hint = ", out of memory or killed by hand" if -code == signal.SIGKILL else ""
-        return f"killed by {name}{hint}"
-    return f"exit code {code}"
-
-
-def _worker_main(connection: Connection, target: Target, cancel_flag: Any, preload: str) -> None:
-    processes.begin()
-    processes.keep_memory()
-
-    def emit(event: Any) -> None:
-        connection.send((_EVENT, event))
-
-    def cancelled() -> bool:
-        return bool(cancel_flag.value)
-
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send((_READY, None))
-        if preload:
-            importlib.import_module(preload)
-        rests: deque[Rest | None] = deque()
-        while True:
-            sources: list[Connection | int] = [connection]
-            while rests:
-                if (rest := rests[0]) is not None and not rest.tell():
-                    sources.append(rest.fileno())
-                    break
-                rests.popleft()
-                connection.send((_DONE, None))
-            if connection in wait(sources):
-                message = connection.recv()
-                if message is None:
-                    return
-                rests.append(target(message[0], emit, cancelled))
-                connection.send((_FREE, None))

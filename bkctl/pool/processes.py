@@ -75,6 +75,15 @@ def begin() -> None:
     threading.Thread(target=_end_with, args=(_parent(),), name="parent-watch", daemon=True).start()
 
 
+def describe_end(exitcode: int | None) -> str:
+    """How a process ended, by its exit code: in words for a message."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    known = {member.value: member.name for member in signal.Signals}
+    hint = ", out of memory or killed by hand" if -exitcode == signal.SIGKILL else ""
+    return f"killed by {known.get(-exitcode, -exitcode)}{hint}"
+
+
 def keep_memory() -> None:
     """Let the C library keep what is freed: the next batch will ask for as much again.
 

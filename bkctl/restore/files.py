@@ -28,6 +28,7 @@ from bkctl.archive.meta import BackupFile
 from bkctl.errors import CancelledError, CorruptionError, StorageError, UsageError
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
+from bkctl.pool import signs
 from bkctl.repository.contents import family_of_file
 from bkctl.sst.filter import write_window
 from bkctl.sst.source import FileReader
@@ -136,13 +137,14 @@ class FileFetcher:
         try:
             for planned in files:
                 if len(pending) >= jobs * _QUEUED_PER_JOB:
-                    yield pending.popleft().result()
+                    yield signs.result_of(pending.popleft())
                 pending.append(threads.submit(self.fetch, planned))
             while pending:
-                yield pending.popleft().result()
+                yield signs.result_of(pending.popleft())
         finally:
             self._stopping.set()
-            threads.shutdown(wait=True, cancel_futures=True)
+            with signs.waiting():
+                threads.shutdown(wait=True, cancel_futures=True)
 
     def fetch(self, planned: PlannedFile) -> ReadyFile:
         """Fetch one file, and verify it."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bkctl.errors import StorageError, UsageError
+from bkctl.pool import signs
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -75,6 +76,7 @@ class TokenBucket:
             step = min(nbytes, self._grant)
             wait = self._reserve(step)
             if wait > 0:
+                signs.beat()
                 self._sleep(wait)
             nbytes -= step
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bkctl.errors import StorageError
+from bkctl.pool import signs
 from bkctl.storage.base import (
     AlreadyExistsError,
     ChangedError,
@@ -93,7 +94,8 @@ class RetryStorage(Storage):
         tries = _Tries(self, operation)
         while True:
             try:
-                result = attempt()
+                with signs.waiting():
+                    result = attempt()
             except TransientError as e:
                 tries.failed(e)
             except (AlreadyExistsError, ChangedError, NotFoundError):
@@ -246,7 +248,8 @@ class _Tries:
                 f"{error} (gave up after {tries}, {now - self._since:.0f} s without success)"
             ) from error
         storage.on_retry(self._operation, error)
-        storage.sleep(delay)
+        with signs.waiting():
+            storage.sleep(delay)
         self._began = storage.clock()
 
 

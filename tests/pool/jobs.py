@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from bkctl.pool import signs
 
 
 def touch(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
@@ -58,3 +61,32 @@ def with_rest(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], boo
     rest = _Fifo(job)
     emit(os.getpid())
     return rest
+
+
+def hang(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
+    """Do nothing for ever, as a call does that hangs in a library, if the job says so."""
+    signs.note("/store/db")
+    emit(os.getpid())
+    if job == "hang":
+        signal.pause()
+
+
+def wait_for_long(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
+    """Wait for something that has a deadline of its own."""
+    with signs.waiting():
+        emit(os.getpid())
+        signal.pause()
+
+
+def beat_elsewhere(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], bool]) -> None:
+    """Hang while another thread is busy, as one that saves files would be."""
+    threading.Thread(target=_beat_for_ever, daemon=True).start()
+    emit(os.getpid())
+    signal.pause()
+
+
+def _beat_for_ever() -> None:
+    while True:
+        signs.beat()
+        with signs.waiting():
+            os.sched_yield()

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bkctl.pool.pool import Emitted, JobDone, JobLost, PoolEvent, Target, WorkerPool
+from bkctl.pool.pool import Emitted, JobDone, JobLost, PoolEvent, WorkerPool
+from bkctl.pool.signs import SILENT_SECONDS, STOPPING_SECONDS, WAITING_SECONDS
+from bkctl.pool.worker import Target
 from tests.pool import jobs
 
 MakePool = Callable[[Target], WorkerPool]
@@ -250,3 +252,129 @@ def test_closing_leaves_no_process(make_pool: MakePool, tmp_path: Path) -> None:
     assert pids
     pool.close()
     assert not any(alive(pid) for pid in pids)
+
+
+def pass_time(pool: WorkerPool, clock: Clock, seconds: float) -> list[PoolEvent]:
+    """Let the clock go on by single seconds, with a look at the pool after each."""
+    events: list[PoolEvent] = []
+    for _ in range(int(seconds)):
+        clock.now += 1
+        events += pool.wait(0)
+    return events
+
+
+def losses(pool: WorkerPool, events: list[PoolEvent]) -> list[JobLost]:
+    """The jobs lost by now, or by the worker that was just killed."""
+    while not (lost := [event for event in events if isinstance(event, JobLost)]) and pool.busy:
+        events = pool.wait(10)
+    return lost
+
+
+def test_a_worker_without_a_sign_of_life_is_killed_after_a_minute(
+    make_pool: MakePool, clock: Clock
+) -> None:
+    pool = make_pool(jobs.hang)
+    pool.adjust_with(1)
+    pool.submit("hang")
+    pool.submit("last")
+    pid = next_pid(pool)
+    assert pass_time(pool, clock, SILENT_SECONDS - 1) == []
+    assert alive(pid)
+    lost = losses(pool, pass_time(pool, clock, 2))
+    assert [event.job for event in lost] == ["hang"]
+    assert "no sign of life for 60 s" in lost[0].reason
+    assert "/store/db" in lost[0].reason
+    assert not alive(pid)
+    assert next_pid(pool) != pid  # another worker does what is left
+    drain(pool)
+
+
+def test_a_stopped_worker_is_killed_too(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.until_cancelled)
+    pool.adjust_with(1)
+    pool.submit("one")
+    while not pool.wait(10):
+        pass
+    os.kill(pool.process_ids[0], signal.SIGSTOP)
+    lost = losses(pool, pass_time(pool, clock, SILENT_SECONDS + 1))
+    assert "no sign of life" in lost[0].reason
+
+
+def test_a_worker_that_works_on_is_left_alone(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.until_cancelled)
+    pool.adjust_with(1)
+    pool.submit("one")
+    while not pool.wait(10):
+        pass
+    (worker,) = pool._workers
+    for _ in range(10 * int(SILENT_SECONDS)):
+        beats = worker.signs.beats
+        while worker.signs.beats == beats:
+            os.sched_yield()
+        assert pass_time(pool, clock, 1) == []
+    pool.cancel()
+    assert isinstance(drain(pool)[-1], JobDone)
+
+
+def test_an_idle_worker_is_left_alone(make_pool: MakePool, clock: Clock, tmp_path: Path) -> None:
+    pool = make_pool(jobs.touch)
+    pool.adjust_with(1)
+    pool.submit(str(tmp_path / "a"))
+    pid = next_pid(pool)
+    drain(pool)
+    pass_time(pool, clock, 2 * SILENT_SECONDS)
+    pool.submit(str(tmp_path / "b"))
+    assert next_pid(pool) == pid
+    drain(pool)
+
+
+def test_what_has_a_deadline_of_its_own_may_take_longer(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.wait_for_long)
+    pool.adjust_with(1)
+    pool.submit("one")
+    pid = next_pid(pool)
+    assert pass_time(pool, clock, WAITING_SECONDS - 1) == []
+    assert alive(pid)
+    assert losses(pool, pass_time(pool, clock, 2))
+
+
+def test_another_thread_gives_no_signs_for_the_main_one(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.beat_elsewhere)
+    pool.adjust_with(1)
+    pool.submit("one")
+    next_pid(pool)
+    assert losses(pool, pass_time(pool, clock, SILENT_SECONDS + 1))
+
+
+def test_time_in_which_the_parent_itself_slept_does_not_count(
+    make_pool: MakePool, clock: Clock
+) -> None:
+    pool = make_pool(jobs.hang)
+    pool.adjust_with(1)
+    pool.submit("hang")
+    pid = next_pid(pool)
+    clock.now += 8 * 3600
+    assert pool.wait(0) == []
+    assert alive(pid)
+
+
+def test_cancelling_ends_a_worker_that_hangs(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.hang)
+    pool.adjust_with(1)
+    pool.submit("hang")
+    next_pid(pool)
+    pool.cancel()
+    assert losses(pool, pass_time(pool, clock, STOPPING_SECONDS + 1))
+    assert not pool.busy
+
+
+def test_closing_does_not_wait_for_a_worker_that_hangs(make_pool: MakePool, clock: Clock) -> None:
+    pool = make_pool(jobs.hang)
+    pool.adjust_with(1)
+    pool.submit("hang")
+    pid = next_pid(pool)
+    pass_time(pool, clock, SILENT_SECONDS - 1)
+    (worker,) = pool._workers
+    worker.vigil.silence += SILENT_SECONDS
+    pool.close()
+    assert not alive(pid)
