@@ -63,7 +63,7 @@ def take_backup(
     crew = Crew(pool, listener, is_cancelled)
     begun = time.time()
     with (
-        _open_source(request, notify) as source,
+        _open_source(request, is_cancelled, notify) as source,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
         request = _settle_mode(request, source)
@@ -77,9 +77,11 @@ def take_backup(
 
 
 @contextlib.contextmanager
-def _open_source(request: BackupRequest, notify: Callable[[str], None]) -> Iterator[Source]:
+def _open_source(
+    request: BackupRequest, is_cancelled: Callable[[], bool], notify: Callable[[str], None]
+) -> Iterator[Source]:
     """The store, pinned, if it is one that can be backed up so."""
-    with Source(request.source) as source:
+    with Source(request.source, is_cancelled) as source:
         _check_source(source, request)
         if request.is_raw and not source.is_ttl_known:
             notify(

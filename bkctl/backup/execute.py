@@ -29,6 +29,7 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     The workers end with it.
     """
     request = job.request
+    job.source.rest()
     with _staging(job) as staging:
         task = _task(job, read, staging)
         left = left_of(read.ranges, claimed.spans(request.has_plain_keys))

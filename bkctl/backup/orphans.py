@@ -12,7 +12,6 @@ from pathlib import Path
 
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.sst.reader import FileReader, SstReader
-from bkctl.store.database import Database
 from bkctl.store.source import Source
 
 
@@ -22,23 +21,17 @@ def refuse_forgotten_files(source: Source) -> None:
     Newer sequence numbers give a file away; if no process has the store open, so do a first or
     last key that the view does not have.
     """
-    if not source.unknown_files:
-        return
-    database = Database(source.db_dir, source.path)
-    try:
-        for path in source.unknown_files:
-            what = _lost_records(path, source, database)
-            if what:
-                raise CorruptionError(
-                    f"{path}: holds {what}, but {source.manifest.name} does not name it: the "
-                    "MANIFEST was cut short or is an old copy; --recovery point-in-time backs up "
-                    "what it shows"
-                )
-    finally:
-        database.close()
+    for path in source.unknown_files:
+        what = _lost_records(path, source)
+        if what:
+            raise CorruptionError(
+                f"{path}: holds {what}, but {source.manifest.name} does not name it: the "
+                "MANIFEST was cut short or is an old copy; --recovery point-in-time backs up "
+                "what it shows"
+            )
 
 
-def _lost_records(path: Path, source: Source, database: Database) -> str:
+def _lost_records(path: Path, source: Source) -> str:
     """What the file holds that the view lacks; empty for nothing, or for a file half written."""
     trailers: list[int] = []
     try:
@@ -52,9 +45,7 @@ def _lost_records(path: Path, source: Source, database: Database) -> str:
         return ""
     if max(trailer >> 8 for trailer in trailers) > source.last_sequence:
         return "newer records than the store shows"
-    if source.is_live or family not in database.families:
+    if source.is_live or family not in source.families:
         return ""
-    for key in (first[0], last[-1]):
-        if database.get(family, key) is None:
-            return f"key {key.hex().upper()}, which the store does not show"
-    return ""
+    missing = source.missing(family, (first[0], last[-1]))
+    return f"key {missing[0].hex().upper()}, which the store does not show" if missing else ""

@@ -16,7 +16,7 @@ from bkctl.backup.job import Job, ReadPlan
 from bkctl.backup.parts import span_of, whole_of
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RunResult
-from bkctl.errors import BkctlError
+from bkctl.errors import BkctlError, CancelledError
 from bkctl.regions.plan import to_raw_key
 
 
@@ -103,7 +103,7 @@ def failed_report(request: BackupRequest, error: BkctlError, begun: float) -> Re
     """The report of a run that ended before it had any: nothing is done, this is why."""
     return Report(
         name=request.name or default_backup_name(request.end_ts, request.kind),
-        status="failed",
+        status="cancelled" if isinstance(error, CancelledError) else "failed",
         mode="raw" if request.is_raw else "txn",
         start_ts=request.start_ts,
         end_ts=request.end_ts,

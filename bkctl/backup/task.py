@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bkctl.archive.meta import BackupFile
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.mvcc.raw import RawLayout
+from bkctl.pool import signs
 from bkctl.pool.events import OperationCounts, PhaseSeconds
 from bkctl.regions.plan import BackupRange
 from bkctl.sst.writer import Compression
@@ -52,6 +53,10 @@ class BackupTask:
     def raw_layout(self) -> RawLayout:
         """How raw pairs are laid out, and which of them count."""
         return RawLayout(self.api_version, self.start_ts, self.end_ts)
+
+    def note_at_hand(self) -> None:
+        """Say what RocksDB is about to be given, for the message if it crashes on it."""
+        signs.note(str(self.source))
 
     def open_database(self) -> Database:
         """Open the view; raises CorruptionError where it is damaged."""

@@ -211,6 +211,7 @@ class JobRun:
         self._emit(RangeStarted(number))
         begun = time.monotonic()
         try:
+            self.task.note_at_hand()
             database, storage, saver = _opened.get(self.task)
             opened = time.monotonic()
             decided: list[DecidedLock] = []

@@ -255,10 +255,12 @@ def _run(
             listener = watch.listener(make_listener(progress.value))
             report = take_backup(request, listener, stop.is_asked, pool, options.notify)
         except BkctlError as e:
-            watch.report = failed_report(request, e, begun)
+            # What gives up below knows of no signal's number.
+            error = CancelledError(stop.signum) if isinstance(e, CancelledError) else e
+            watch.report = failed_report(request, error, begun)
             if as_json:
                 print_json(watch.report.to_json_dict())
-            raise
+            raise error from None
         watch.report = report
     if as_json:
         print_json(report.to_json_dict())

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 HELP = """Restore a backup, with all it builds on, into a new RocksDB directory.
 
 Which one: its name, latest (the default), or --at TS for the newest that ends there or before. An
-incremental backup brings its base along. Every file is verified first. --to must not exist, or be
-an empty directory; it appears in one step when all is done, and not at all if anything is damaged.
+incremental backup brings its base along. Every file is verified first: its hash, and that each
+block and the order of its keys are sound. --to must not exist, or be an empty directory; it appears
+in one step when all is done, and not at all if anything is damaged.
 
 With --start-key and --end-key only those keys are restored. Files of a local backup are hard-linked
 where possible: do not change the owner or mode of files in the new directory, as the backup shares

@@ -23,11 +23,15 @@ from bkctl.folders import making_files
 from bkctl.merge.plan import LayeredFile, MergeRange
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
+from bkctl.pool import signs
 from bkctl.restore.files import FileFetcher, ReadyFile
+from bkctl.sst.soundness import check_ends
+from bkctl.sst.source import FileReader
 from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
 from bkctl.store.layers import LayeredStore, LayerFile, build_layers
 
+_SHOWN_FILES = 2
 FETCHES = 4
 """Files that a worker fetches at a time."""
 
@@ -41,6 +45,9 @@ class MergeTask(BackupTask):
 
     local_root: Path | None = None
     layered: LayeredStore | None = None
+
+    def note_at_hand(self) -> None:
+        """See BackupTask; that of a portion is said where its store is made."""
 
     def open_database(self) -> Database:
         """See BackupTask."""
@@ -102,6 +109,7 @@ def _portion_store(
                 zip(files, ready, strict=True), key=lambda entry: entry[0].layer
             )
         ]
+        signs.note(_names_of(files))
         yield build_layers(folder / "db", layers)
     finally:
         # Nothing of it may be open when it goes, nor stay open without it.
@@ -128,7 +136,20 @@ def _fetch(
             damaged.append(ready)
     if damaged:
         raise CorruptionError("; ".join(str(ready.finding) for ready in damaged))
+    for file, path in zip(files, paths, strict=True):
+        if path is None:
+            continue
+        # RocksDB trusts in what it reads of a file to take it in.
+        with FileReader(path) as reader:
+            check_ends(reader, file.planned.shown_name)
     return paths
+
+
+def _names_of(files: list[LayeredFile]) -> str:
+    """The files of a portion, for a message: the first ones."""
+    names = ", ".join(file.planned.shown_name for file in files[:_SHOWN_FILES])
+    more = len(files) - _SHOWN_FILES
+    return f"{names} and {more} more" if more > 0 else names
 
 
 def _layer_file(file: LayeredFile, path: Path) -> LayerFile:

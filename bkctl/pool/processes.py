@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing import resource_tracker
@@ -22,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SHIELDED = (signal.SIGINT, signal.SIGTERM)
+_STDERR = 2
 
 # glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (malloc.h), and bytes.
 _KEPT = ((-1, 64 << 20), (-2, 16 << 20), (-3, 16 << 20))
@@ -72,7 +74,25 @@ def begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHIELDED)
+    _silence_libraries()
     threading.Thread(target=_end_with, args=(_parent(),), name="parent-watch", daemon=True).start()
+
+
+def _silence_libraries() -> None:
+    """Let what libraries write on stderr as they crash go nowhere; Python's own errors still come.
+
+    How a process ended is told by its parent, in one line.
+    """
+    try:
+        if sys.stderr.fileno() != _STDERR:
+            return
+        stderr = os.dup(_STDERR)
+        null = os.open(os.devnull, os.O_WRONLY)
+    except (OSError, ValueError, AttributeError):
+        return  # closed, or none at all
+    sys.stderr = os.fdopen(stderr, "w", buffering=1, errors="backslashreplace")
+    os.dup2(null, _STDERR)
+    os.close(null)
 
 
 def describe_end(exitcode: int | None) -> str:

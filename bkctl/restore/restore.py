@@ -1,7 +1,7 @@
 """Restores a backup, or a chain of them, into a new RocksDB directory.
 
 1. plan     which backups, and which of their files, whole or in part
-2. fetch    all files, verified, into a directory beside the target
+2. fetch    all files, verified and looked through, into a directory beside the target
 3. ingest   backup by backup, oldest first, into a new store there
 4. publish  one rename; until then there is no target, and nothing stays of a failure
 """
@@ -13,26 +13,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bkctl.errors import CorruptionError, StorageError, UsageError
+from bkctl.errors import StorageError, UsageError
+from bkctl.restore.build import Workshop
 from bkctl.restore.files import FileFetcher, How, ReadyFile
 from bkctl.restore.plan import RestorePlan, RestoreRequest, make_restore_plan
-from bkctl.sst.reader import FileReader, SstReader
 from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec, open_storage
-from bkctl.store.new_store import NewStore
 from bkctl.verify.file import Finding
-
-if TYPE_CHECKING:
-    pass
-
-_FILES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +74,19 @@ def restore(request: RestoreRequest, advance: Advance = lambda progress: None) -
     """
     begun = time.monotonic()
     target = _check_target(request)
-    with open_storage(request.storage) as storage:
+    with (
+        Workshop(request.jobs if request.verify else 0) as workshop,
+        open_storage(request.storage) as storage,
+    ):
         plan = make_restore_plan(request, storage)
         findings, counts = plan.findings, dict.fromkeys(How, 0)
         if not findings:
             with _building(target) as folder:
-                ready = _fetch(request, plan, storage, folder, advance)
+                ready = _fetch(request, plan, storage, folder, workshop, advance)
                 for file in ready:
                     counts[file.how] += 1
                 findings = tuple(file.finding for file in ready if file.finding is not None)
-                findings = findings or _build(plan, ready, folder / "db")
+                findings = findings or workshop.build(ready, folder / "db")
                 if not findings:
                     _publish(folder / "db", target)
     return RestoreResult(
@@ -120,7 +115,12 @@ def _local_root(spec: StorageSpec) -> Path | None:
 
 
 def _fetch(
-    request: RestoreRequest, plan: RestorePlan, storage: Storage, folder: Path, advance: Advance
+    request: RestoreRequest,
+    plan: RestorePlan,
+    storage: Storage,
+    folder: Path,
+    workshop: Workshop,
+    advance: Advance,
 ) -> list[ReadyFile]:
     staging = folder / "files"
     staging.mkdir()
@@ -131,56 +131,14 @@ def _fetch(
         verify=request.verify,
         cipher=request.cipher,
     )
-    ready: list[ReadyFile] = []
-    size = 0
-    for file in fetcher.fetch_all(plan.files, request.jobs):
-        ready.append(file)
-        size += file.planned.file.size
-        advance(FetchProgress(len(ready), len(plan.files), size, plan.size))
-    return ready
+    files = size = 0
 
+    def told(file: ReadyFile) -> None:
+        nonlocal files, size
+        files, size = files + 1, size + file.planned.file.size
+        advance(FetchProgress(files, len(plan.files), size, plan.size))
 
-def _build(plan: RestorePlan, ready: Sequence[ReadyFile], db_dir: Path) -> tuple[Finding, ...]:
-    """Make the store of the fetched files, oldest backup first; what RocksDB finds wrong."""
-    families = sorted({planned.family for planned in plan.files})
-    try:
-        with NewStore(db_dir, families) as store:
-            for family, files in _batches(ready):
-                paths = [file.path for file in files if file.path is not None]
-                for first in range(0, len(paths), _FILES_AT_ONCE):
-                    store.ingest(family, paths[first : first + _FILES_AT_ONCE])
-            store.finish()
-    except CorruptionError as e:
-        what = str(e).removeprefix(f"{db_dir}: ")
-        return tuple(_unsound(ready)) or (Finding(plan.chain[-1].name, None, what),)
-    return ()
-
-
-def _unsound(ready: Sequence[ReadyFile]) -> Iterator[Finding]:
-    """Which files a new store cannot take in; RocksDB looks at their ends, and may not say."""
-    for file in ready:
-        if file.path is None or not file.path.exists():
-            continue
-        name = file.planned.shown_name
-        try:
-            with FileReader(file.path) as reader:
-                sst = SstReader(reader, name)
-                sst.check_values_only()
-                blocks = list(sst.blocks())
-                for block in blocks[:1] + blocks[-1:]:
-                    sst.read_block(block)
-        except CorruptionError as e:
-            yield Finding(name, None, str(e).removeprefix(f"{name}: "))
-
-
-def _batches(ready: Sequence[ReadyFile]) -> Iterator[tuple[str, list[ReadyFile]]]:
-    """The files of each backup's families; they come ordered by both."""
-
-    def place(file: ReadyFile) -> tuple[str, str]:
-        return file.planned.shown_name.split("/", 1)[0], file.planned.family
-
-    for (_, family), files in groupby(ready, place):
-        yield family, list(files)
+    return workshop.look_through(fetcher.fetch_all(plan.files, request.jobs), told)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ of these to the data. Source: RocksDB's table/block_based/index_builder.cc and t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bkctl.codec.varint import decode_uvarint, decode_zigzag
 from bkctl.errors import CorruptionError
@@ -44,11 +44,15 @@ class IndexShape:
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """One block of the file: no key in it is above `separator` (a user key, as is `first_key`)."""
+    """One block of the file: no key in it is above `separator` (a user key, as is `first_key`).
+
+    `trailer` is the separator's sequence number << 8 | kind, where it is an internal key.
+    """
 
     separator: bytes
     handle: BlockHandle
     first_key: bytes | None = None
+    trailer: int | None = field(default=None, compare=False)
 
 
 def index_entries(block: bytes, shape: IndexShape, *, top: bool = False) -> Iterator[IndexEntry]:
@@ -87,7 +91,11 @@ def index_entries(block: bytes, shape: IndexShape, *, top: bool = False) -> Iter
         if handle.size < 0 or handle.offset < lowest:
             raise CorruptionError("the index leads back to a block before the one it just named")
         lowest = handle.end
-        yield IndexEntry(key if shape.user_keys else _user_key(key), handle, first_key)
+        if shape.user_keys:
+            yield IndexEntry(key, handle, first_key)
+        else:
+            trailer = int.from_bytes(key[-TRAILER_SIZE:], "little")
+            yield IndexEntry(_user_key(key), handle, first_key, trailer)
 
 
 def _first_key(block: bytes, pos: int, end: int) -> tuple[bytes, int]:

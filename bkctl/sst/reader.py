@@ -93,8 +93,12 @@ class SstReader:
 
     def index_partitions(self, shape: IndexShape) -> Iterator[BlockHandle]:
         """Yield the index blocks that lead to data: one, or the lower level of two."""
-        for entry in self._partitions(shape, self.index_handle):
+        for entry in self.index_tops(shape):
             yield entry.handle
+
+    def index_tops(self, shape: IndexShape) -> Iterator[IndexEntry]:
+        """The same, each with the separator that the upper of two levels has; else it is empty."""
+        return self._partitions(shape, self.index_handle)
 
     def partition_entries(self, handle: BlockHandle, shape: IndexShape) -> Iterator[IndexEntry]:
         """Yield the data blocks that the index block at `handle` leads to, as yet unread."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rocksdict import AccessType, Rdict
 
-from bkctl.errors import BkctlError, CorruptionError, SourceError, StorageError
-from bkctl.store.column_scan import ColumnScan
+from bkctl.errors import BkctlError, CorruptionError, StorageError
+from bkctl.store.families import require_families
 from bkctl.store.rocksdb_options import rocksdb_options
 from bkctl.store.scan import Scan
-from bkctl.store.tables import Tables, UnreadableError
+
+if TYPE_CHECKING:
+    # Imported where columns are wanted: they bring numpy, which a look at a store does not need.
+    from bkctl.store.column_scan import ColumnScan
+    from bkctl.store.tables import Tables
 
 READAHEAD = 4 << 20
 _IN_MEMORY = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables")
@@ -37,12 +41,13 @@ class Database:
         except Exception as e:  # rocksdict raises nothing narrower
             raise self.error(e) from None
         self._handles = {"default": self._db}
-        self._tables = Tables(db_dir)
+        self._tables: Tables | None = None
         self._same_tables: bool | None = None
 
     def close(self) -> None:
         """Close the handle; iterators must be gone."""
-        self._tables.close()
+        if self._tables is not None:
+            self._tables.close()
         self._handles.clear()
         self._db.close()
 
@@ -69,6 +74,8 @@ class Database:
 
     def scan_columns(self, family: str, lower: bytes, upper: bytes) -> ColumnScan:
         """Read `[lower, upper)` of a family, in key order, as columns."""
+        from bkctl.store.column_scan import ColumnScan
+
         return ColumnScan(
             family,
             lower,
@@ -82,16 +89,20 @@ class Database:
 
         They must be those that RocksDB has open, and nothing may be in memory beside them.
         """
+        from bkctl.store.tables import Tables, UnreadableError
+
+        if self._tables is None:
+            self._tables = Tables(self._db_dir)
         if self._same_tables is None:
-            self._same_tables = self._has_same_tables()
+            self._same_tables = self._has_same_tables(self._tables)
         handle = self._family(family)
         in_memory = map(handle.property_int_value, _IN_MEMORY)
         if not self._same_tables or any(count != 0 for count in in_memory):
             raise UnreadableError(f"{self._source}: not all of {family} is in known SST files")
         return self._tables
 
-    def _has_same_tables(self) -> bool:
-        files = [file for family in self._tables.files().values() for file in family]
+    def _has_same_tables(self, tables: Tables) -> bool:
+        files = [file for family in tables.files().values() for file in family]
         opened = {(file["level"], Path(file["name"]).name) for file in self._db.live_files()}
         return {(file.level, file.name) for file in files} == opened and all(
             file.largest_sequence <= self.last_sequence for file in files
@@ -114,13 +125,3 @@ class Database:
         if name not in self._handles:
             self._handles[name] = self._db.get_column_family(name)
         return self._handles[name]
-
-
-def require_families(source: Path, found: Sequence[str], families: Sequence[str]) -> None:
-    """Raise SourceError, by name, for a column family that is not among those `found`."""
-    missing = [name for name in families if name not in found]
-    if missing:
-        raise SourceError(
-            f"{source}: no column family {', '.join(missing)}; it has {', '.join(sorted(found))}"
-            + (" (a raw store is backed up with --raw)" if "write" in missing else "")
-        )

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 
-from rocksdict import DBRecoveryMode, Options, Rdict
-
-from bkctl.errors import BkctlError, CorruptionError, SourceError
-from bkctl.pool import processes
-from bkctl.store.rocksdb_options import rocksdb_options
+from bkctl.errors import CorruptionError, SourceError
+from bkctl.pool.helper import Helper, HelperDiedError
+from bkctl.store.inspector import store_died
 
 _FLUSH_BUFFER = 16 << 20
 
 
-def flush_logs(db_dir: Path, source: Path) -> None:
+def flush_logs(
+    db_dir: Path, source: Path, is_cancelled: Callable[[], bool] = lambda: False
+) -> None:
     """Replay a view's logs into SST files of the view's own, in a process that ends with it.
 
     Memory is bounded by the write buffers, not by the logs. They have been checked, and cut where
     they end (`bkctl.store.logs`), so whatever RocksDB cannot replay is a CorruptionError.
     """
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    process = processes.start_shielded(_flush_process, (db_dir, source, sender), "bkctl-flush")
-    sender.close()
+    helper = Helper(_Flusher, "flush", is_cancelled)
     try:
-        error: BkctlError | None = receiver.recv()
-    except EOFError:
-        process.join()
-        error = SourceError(
-            f"{source}: the process that replays the write-ahead log ended with "
-            f"{process.exitcode} (killed, or out of memory)"
-        )
+        for _ in helper.ask((db_dir, source)):
+            pass
+    except HelperDiedError as e:
+        if e.is_crash:
+            raise store_died(source, e) from None
+        raise SourceError(
+            f"{source}: the process that replays the write-ahead log ended: {e}"
+        ) from None
     finally:
-        receiver.close()
-        process.join()
-    if error is not None:
-        raise error
+        helper.close()
 
 
-def _flush_process(db_dir: Path, source: Path, sender: Connection) -> None:
-    processes.begin()
-    try:
-        _flush(db_dir, source)
-        sender.send(None)
-    except BkctlError as e:
-        sender.send(e)
+class _Flusher:
+    """What the process does; it has nothing to answer but that it is done."""
+
+    def __call__(self, request: tuple[Path, Path]) -> tuple[object, ...]:
+        _flush(*request)
+        return ()
 
 
 def _flush(db_dir: Path, source: Path) -> None:
+    # Loaded here, as only that process needs it.
+    from rocksdict import DBRecoveryMode, Options, Rdict
+
+    from bkctl.store.rocksdb_options import rocksdb_options
+
     def options() -> Options:
         made = rocksdb_options()
         made.set_disable_auto_compactions(True)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bkctl.errors import BkctlError, CorruptionError
 from bkctl.store.database import READAHEAD, Database
-from bkctl.store.new_store import LEVELS, NewStore
+from bkctl.store.new_store import LEVELS, NewStore, ingest_named
 from bkctl.store.scan import Scan
 
 _BUFFERS = 32 << 20
@@ -65,7 +65,9 @@ def build_layers(db_dir: Path, layers: Sequence[Sequence[LayerFile]]) -> Layered
         for layer in layers:
             ordered = sorted(layer, key=lambda file: file.family)
             for family, files in groupby(ordered, key=lambda file: file.family):
-                _ingest(store, family, list(files))
+                named = [(file.shown_name, file.path) for file in files]
+                if (refused := ingest_named(store, family, named)) is not None:
+                    raise CorruptionError(f"{refused.shown_name}: {refused.what}")
         shown_names = []
         for taken in store.files():
             file = by_inode[(db_dir / taken.name).stat().st_ino]
@@ -73,21 +75,6 @@ def build_layers(db_dir: Path, layers: Sequence[Sequence[LayerFile]]) -> Layered
                 raise CorruptionError(f"{file.shown_name}: holds keys outside the range it is for")
             shown_names.append((taken.name, file.shown_name))
     return LayeredStore(db_dir, len(layers), tuple(shown_names))
-
-
-def _ingest(store: NewStore, family: str, files: Sequence[LayerFile]) -> None:
-    try:
-        store.ingest(family, [file.path for file in files])
-    except CorruptionError:
-        # RocksDB does not say which; what it refuses alone is the one.
-        for file in files:
-            if file.path.exists():
-                try:
-                    store.ingest(family, [file.path])
-                except CorruptionError as e:
-                    what = str(e).rpartition("Corruption: ")[2].replace(str(file.path), "the file")
-                    raise CorruptionError(f"{file.shown_name}: {what}") from None
-        raise
 
 
 class _LayeredDatabase(Database):

@@ -23,6 +23,8 @@ from bkctl.errors import BkctlError, CorruptionError, StorageError
 LEVELS = 7
 TIKV_FAMILIES = ("default", "lock", "write", "raft")
 _OPEN_FILES = 64
+# How RocksDB begins to say that it is a file that is at fault: no entries, an unknown codec, ...
+_BAD_FILE = ("Corruption: ", "Invalid argument: ", "Not implemented: ")
 _LIBRARY_FILES = ("rocksdict-config.json", "LOG")
 # A newer library's own OPTIONS name options that older ones refuse. What is not named here has its
 # default. Levels grow from the last one up, as in TiKV.
@@ -55,6 +57,14 @@ class TakenFile:
     last_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """A file that RocksDB would not take in, by the name that messages have for it, and why."""
+
+    shown_name: str
+    what: str
+
+
 class NewStore:
     """A RocksDB directory while it is made; a context manager, which closes it.
 
@@ -66,7 +76,7 @@ class NewStore:
 
         With more than the usual `levels` it can be opened only by who knows their number.
         """
-        self._path = path
+        self.path = path
         self.families = tuple(dict.fromkeys([*TIKV_FAMILIES, *families]))
         options = {name: _options(levels) for name in self.families}
         try:
@@ -85,7 +95,8 @@ class NewStore:
     def ingest(self, family: str, paths: Sequence[Path]) -> None:
         """Move SST files into a column family; where two hold a key, the later call's counts.
 
-        Raises CorruptionError where one is no SST file, StorageError for all else.
+        Raises CorruptionError where one is no SST file that can be taken in, StorageError for all
+        else.
         """
         db = self._opened()
         options = IngestExternalFileOptions()
@@ -94,7 +105,7 @@ class NewStore:
         try:
             handle.ingest_external_file([str(path) for path in paths], options)
         except Exception as e:  # noqa: BLE001 - rocksdict raises nothing narrower
-            raise self._error(e) from None
+            raise self._error(e, _BAD_FILE) from None
         finally:
             if handle is not db:
                 handle.close()
@@ -111,22 +122,22 @@ class NewStore:
         self._close()
         try:
             for name in _LIBRARY_FILES:
-                (self._path / name).unlink(missing_ok=True)
+                (self.path / name).unlink(missing_ok=True)
             self._replace_options()
-            fd = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(fd)
             finally:
                 os.close(fd)
         except OSError as e:
             raise StorageError(
-                f"{e.filename or self._path}: cannot be written ({e.strerror}); "
+                f"{e.filename or self.path}: cannot be written ({e.strerror}); "
                 "check space and permissions there"
             ) from None
 
     def _opened(self) -> Rdict:
         if self._db is None:
-            raise ValueError(f"{self._path} is closed")
+            raise ValueError(f"{self.path} is closed")
         return self._db
 
     def _close(self) -> None:
@@ -138,7 +149,7 @@ class NewStore:
         text = _OPTIONS_HEAD + "".join(
             _OPTIONS_OF_FAMILY.format(name=_escaped(name)) for name in self.families
         )
-        written = sorted(self._path.glob("OPTIONS-*"))
+        written = sorted(self.path.glob("OPTIONS-*"))
         for path in written[:-1]:
             path.unlink()
         for path in written[-1:]:
@@ -147,11 +158,36 @@ class NewStore:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _error(self, error: Exception) -> BkctlError:
+    def _error(
+        self, error: Exception, corruption: tuple[str, ...] = ("Corruption: ",)
+    ) -> BkctlError:
         text = " ".join(str(error).split())
-        if text.startswith("Corruption"):
-            return CorruptionError(f"{self._path}: {text}")
-        return StorageError(f"{self._path}: {text}; check space and permissions there")
+        if text.startswith(corruption):
+            return CorruptionError(f"{self.path}: {text}")
+        return StorageError(f"{self.path}: {text}; check space and permissions there")
+
+
+def ingest_named(
+    store: NewStore, family: str, named: Sequence[tuple[str, Path]]
+) -> RefusedFile | None:
+    """Move in files, each given as (name for messages, path); the first that is refused, if any.
+
+    Raises CorruptionError where that cannot be told, StorageError for all else.
+    """
+    try:
+        store.ingest(family, [path for _, path in named])
+    except CorruptionError:
+        # RocksDB does not say which; what it refuses alone is the one.
+        for shown_name, path in named:
+            if path.exists():
+                try:
+                    store.ingest(family, [path])
+                except CorruptionError as e:
+                    what = str(e).removeprefix(f"{store.path}: ").removeprefix("Corruption: ")
+                    what = what.replace(str(path), "the file")
+                    return RefusedFile(shown_name, what)
+        raise
+    return None
 
 
 def _options(levels: int, *, creating: bool = False) -> Options:

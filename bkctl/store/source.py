@@ -1,24 +1,31 @@
-"""A store made ready for many readers: located, pinned, its logs flushed, its identity known."""
+"""A store made ready for many readers: located, pinned, its logs flushed, its identity known.
+
+RocksDB opens it in other processes only: what is wrong with a store does not end this one.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.store.database import Database, require_families
+from bkctl.errors import CorruptionError
+from bkctl.sst.source import FileReader
+from bkctl.store.families import require_families
 from bkctl.store.flush import flush_logs
-from bkctl.store.ident import API_V1, API_V1TTL, IDENT_KEY, StoreIdent, parse_store_ident
+from bkctl.store.ident import API_V1, API_V1TTL, StoreIdent, parse_store_ident
+from bkctl.store.inspector import (
+    REGION_STATE_END,
+    REGION_STATE_PREFIX,
+    Inspector,
+    StoreCrashError,
+)
 from bkctl.store.layout import locate
 from bkctl.store.manifest import LiveFile
 from bkctl.store.tikv_config import read_tikv_config
 from bkctl.store.view import PinnedView
-
-REGION_STATE_PREFIX = b"\x01\x03"
-_REGION_STATE_END = b"\x01\x04"
-_RECORDS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +47,52 @@ class SourceOptions:
 class Source:
     """A context manager: one consistent view of a store, from here to the end of the block."""
 
-    def __init__(self, options: SourceOptions) -> None:
+    def __init__(
+        self, options: SourceOptions, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
         """Pin the store and read who it is.
 
         Raises SourceError for what cannot be read, CorruptionError for what is damaged,
-        StorageError where the temporary view has no room.
+        StorageError where the temporary view has no room, CancelledError once `is_cancelled`.
         """
         layout = locate(options.path, options.wal_dir)
-        self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
+        # Started before there are descriptors to be inherited.
+        self._inspector = Inspector(is_cancelled)
+        try:
+            self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
+        except BaseException:
+            self._inspector.close()
+            raise
         try:
             if self._view.has_wal:
-                flush_logs(self._view.db_dir, layout.db_dir)
+                flush_logs(self._view.db_dir, layout.db_dir, is_cancelled)
                 self._view.flushed()
-            with self._database() as database:
-                self.families = database.families
-                self.last_sequence = database.last_sequence
-                ident = database.get("default", IDENT_KEY)
+            with self._naming_the_file():
+                facts = self._inspector.open(self._view.db_dir, layout.db_dir)
+            self.families, self.last_sequence = facts.families, facts.last_sequence
+            self._has_regions = facts.has_regions
+            ident = facts.ident
             self.ident = StoreIdent() if ident is None else parse_store_ident(ident, layout.db_dir)
             self._find_api_version(options.api_version)
         except BaseException:
-            self._view.close()
+            self._close()
+            raise
+
+    @contextlib.contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        """Where RocksDB crashes within the block, find out on which file, as far as can be seen."""
+        try:
+            yield
+        except StoreCrashError as crash:
+            # Loaded for this alone: it brings numpy.
+            from bkctl.sst.soundness import check_outline
+
+            for file in self.live_files():
+                try:
+                    with FileReader(self.read_path(file)) as reader:
+                        check_outline(reader, str(self.path / file.name))
+                except CorruptionError as e:
+                    raise CorruptionError(f"{e} ({str(crash).partition(': ')[2]})") from None
             raise
 
     def _find_api_version(self, given: int | None) -> None:
@@ -81,6 +114,14 @@ class Source:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._close()
+
+    def rest(self) -> None:
+        """Say that no more is to be asked for now, so that nothing is kept for it."""
+        self._inspector.rest()
+
+    def _close(self) -> None:
+        self._inspector.close()
         self._view.close()
 
     @property
@@ -129,20 +170,15 @@ class Source:
 
     def has_region_records(self) -> bool:
         """Whether the store has a record of any region, as TiKV's have."""
-        return "raft" in self.families and next(self.region_records(), None) is not None
+        return self._has_regions
 
     def region_records(self) -> Iterator[tuple[bytes, bytes]]:
         """The store's own region records, out of its `raft` family; SourceError without one."""
-        with self._database() as database:
-            database.require("raft")
-            scan = database.scan("raft", REGION_STATE_PREFIX, _REGION_STATE_END)
-            while records := scan.take(_RECORDS):
-                yield from records
+        self.require("raft")
+        with self._naming_the_file():
+            yield from self._inspector.records("raft", REGION_STATE_PREFIX, REGION_STATE_END)
 
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[Database]:
-        database = Database(self.db_dir, self.path)
-        try:
-            yield database
-        finally:
-            database.close()
+    def missing(self, family: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Tell which of `keys` a column family of the view does not show."""
+        with self._naming_the_file():
+            return self._inspector.missing(family, keys)

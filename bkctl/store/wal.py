@@ -25,9 +25,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import zstandard
-
 from bkctl.errors import CorruptionError
 from bkctl.sst.checksums import masked_crc32c
 
@@ -144,6 +141,8 @@ class _Reader:
     def _head_of(self, parts: list[bytes], begins: int) -> bytes:
         if not self._is_compressed:
             return parts[0] if len(parts[0]) >= _BATCH.size else b"".join(parts)
+        import zstandard  # few logs are compressed
+
         try:
             # The frame has no end of its own: a piece of what it holds is all that is wanted.
             return zstandard.ZstdDecompressor().decompressobj().decompress(b"".join(parts))
@@ -218,15 +217,12 @@ def _likely(block: bytes, first: int) -> list[int]:
     count = len(block) - _HEADER.size + 1
     if count <= first:
         return []
-    data = np.frombuffer(block, np.uint8)
-    kinds = data[first + 6 : count + 6]
-    lengths = data[first + 4 : count + 4].astype(np.int64) | (
-        data[first + 5 : count + 5].astype(np.int64) << 8
-    )
-    positions = np.arange(first, count)
-    fits = (kinds > 0) & (kinds < 12) & (positions + _HEADER.size + lengths <= len(block))
-    found: list[int] = positions[fits].tolist()
-    return found
+    behind = len(block) - _HEADER.size
+    return [
+        pos
+        for pos in range(first, count)
+        if 0 < block[pos + 6] < 12 and pos + (block[pos + 4] | block[pos + 5] << 8) <= behind
+    ]
 
 
 def cannot_be_read(path: Path, what: str, remedy: str) -> CorruptionError:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bkctl.errors import BkctlError, CancelledError
+from bkctl.pool import signs
 from bkctl.repository.catalog import open_backup
 from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
@@ -102,6 +103,7 @@ def _check(job: CheckJob, meter: _Meter) -> JobResult:
 
 def _compare(job: CompareJob, meter: _Meter) -> JobResult:
     backup_dir = open_backup(_storage.get(job.storage), job.name)
+    signs.note(str(job.source))
     database = _database.get(job.db_dir, job.source)
     found = compare_segment(
         job.segment, backup_dir, database, job.snapshot, meter.advance, job.cipher

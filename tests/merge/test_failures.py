@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bkctl.archive.backup_dir import BackupDir
+from bkctl.archive.meta import encode_meta
 from bkctl.errors import UsageError
 from bkctl.merge.merge import MergeRequest, merge, plan_merge
 from bkctl.regions.region_map import RegionMap
@@ -19,7 +22,7 @@ from bkctl.storage.base import Storage
 from bkctl.storage.local import LocalStorage
 from bkctl.storage.url import parse_storage
 from examples.tikv_store import TikvStore
-from tests.archive.made_backups import check_all
+from tests.archive.made_backups import check_all, existing
 from tests.backup.helpers import Quiet, backup, files_of
 from tests.merge.chains import (
     END,
@@ -32,6 +35,7 @@ from tests.merge.chains import (
 from tests.oracles import read_oracle, require_shared
 from tests.regions.maps import ON_STORE_4, txn_region
 from tests.restore.test_restore import fingerprint
+from tests.sst.mutations import without_properties
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,29 @@ def test_damage_is_told_by_the_files_name_and_nothing_is_published(
     assert messages
     assert not (repository / "m" / "backupmeta").exists()
     assert not list(repository.rglob(".bkctl*"))
+
+
+def test_a_file_on_which_rocksdb_would_crash_is_told_by_its_name(repository: Path) -> None:
+    path = min((repository / "b2").glob("*.sst"))
+    path.write_bytes(hostile := without_properties())
+    backup_dir = existing(repository, "b2")
+    meta = backup_dir.read_meta()
+    described = [
+        replace(file, sha256=hashlib.sha256(hostile).digest(), size=len(hostile))
+        if file.name == path.name
+        else file
+        for file in meta.files
+    ]
+    whole = replace(meta, files=tuple(described), backup_size=sum(f.size for f in described))
+    (repository / "b2" / "backupmeta").write_bytes(encode_meta(whole))
+    (repository / "b2" / "report.json").unlink()
+    report = merged(repository, name="m").report
+    assert report is not None
+    assert report.errors
+    for error in report.errors:
+        assert error.kind == "corruption"
+        assert f"b2/{path.name}: " in error.message
+        assert "rocksdb.properties" in error.message
 
 
 def test_what_failed_for_a_damaged_file_is_taken_up_when_that_is_mended(repository: Path) -> None:

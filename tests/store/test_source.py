@@ -230,7 +230,8 @@ def test_a_store_of_another_user_that_can_only_be_read(tmp_path: Path) -> None:
     work.mkdir(mode=0o777)
     work.chmod(0o777)
     code = (
-        "import ctypes, os\n"
+        # Loaded before, as the other user may not read where this user's Python is.
+        "import ctypes, multiprocessing.popen_fork, os\n"
         "from pathlib import Path\n"
         "from bkctl.store.source import Source, SourceOptions\n"
         "from tests.store.test_source import count\n"
