@@ -5,7 +5,9 @@
       owner     locked (flock) for as long as the folder is used; a free lock marks a leftover
 
 The owner file is there, locked, before the folder gets its name, and goes as the last of it: at
-whatever moment a run is killed, the next one that makes such a folder knows what to remove.
+whatever moment a run is killed, the next one that makes such a folder knows what to remove. Names
+alone prove nothing where others may write: a leftover is a real folder of our own user, and is
+removed through its handle, whatever its name may lead to by then.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import contextlib
 import fcntl
 import os
 import re
-import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,8 +24,11 @@ from pathlib import Path
 from types import TracebackType
 
 from bkctl.errors import StorageError
+from bkctl.files.trees import OPEN_FOLDER, empty_folder, opened_folder
 
 _OWNER = "owner"
+# Not what is no plain file, and no waiting for the other end of a pipe.
+_OPEN_OWNER = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # What tempfile puts behind a prefix.
 _RANDOM = r"[a-z0-9_]{8}"
 # Nobody takes so long to make one.
@@ -42,7 +47,8 @@ class PrivateFolder:
         with making_files(base):
             remove_leftovers(base, prefix)
             unnamed = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=base))
-            self._owner = _own(unnamed)
+            self._folder = os.open(unnamed, OPEN_FOLDER)
+            self._owner = _own(self._folder)
             self.path = unnamed.rename(base / unnamed.name.removeprefix("."))
 
     def __enter__(self) -> Path:
@@ -58,10 +64,13 @@ class PrivateFolder:
 
     def close(self) -> None:
         """Remove it; may be called twice."""
-        _remove(self.path)
-        if self._owner >= 0:
-            os.close(self._owner)
-            self._owner = -1
+        if self._folder < 0:
+            return
+        with contextlib.suppress(OSError), _opened_base(self.path.parent) as base:
+            _remove(base, self.path.name, self._folder)
+        os.close(self._folder)
+        os.close(self._owner)
+        self._folder = self._owner = -1
 
 
 @contextlib.contextmanager
@@ -78,46 +87,60 @@ def making_files(place: Path) -> Iterator[None]:
 
 def remove_leftovers(base: Path, prefix: str) -> None:
     """Remove the private folders in `base` whose process was killed; those of living ones stay."""
-    ours = re.compile(re.escape(prefix) + _RANDOM)
-    for folder in base.glob(f"{prefix}*"):
-        if ours.fullmatch(folder.name):
-            with contextlib.suppress(OSError):
-                _remove_unowned(folder)
-    for folder in base.glob(f".{prefix}*"):
-        if ours.fullmatch(folder.name, 1):
-            with contextlib.suppress(OSError):
-                if folder.lstat().st_mtime < time.time() - _HOUR:
-                    _remove(folder)
+    ours = re.compile(rf"(\.?){re.escape(prefix)}{_RANDOM}")
+    with contextlib.suppress(OSError), _opened_base(base) as parent:
+        for name in os.listdir(parent):
+            if match := ours.fullmatch(name):
+                with contextlib.suppress(OSError):
+                    _remove_leftover(parent, name, is_unnamed=bool(match[1]))
 
 
-def _remove_unowned(folder: Path) -> None:
+def _remove_leftover(parent: int, name: str, *, is_unnamed: bool) -> None:
+    with opened_folder(name, parent) as folder:
+        status = os.fstat(folder)
+        if status.st_uid != os.geteuid():
+            return
+        if not is_unnamed:
+            _remove_unowned(parent, name, folder)
+        elif status.st_mtime < time.time() - _HOUR:
+            _remove(parent, name, folder)
+
+
+def _remove_unowned(parent: int, name: str, folder: int) -> None:
     try:
-        descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
+        owner = os.open(_OWNER, _OPEN_OWNER, dir_fd=folder)
     except FileNotFoundError:
-        folder.rmdir()  # if it is empty: only that was left to do
+        os.rmdir(name, dir_fd=parent)  # if it is empty: only that was left to do
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _remove(folder)
+        if stat.S_ISREG(os.fstat(owner).st_mode):
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(parent, name, folder)
+    finally:
+        os.close(owner)
+
+
+def _remove(parent: int, name: str, folder: int) -> None:
+    """Remove the open folder `name` as far as that goes, and its owner file after all else."""
+    with contextlib.suppress(OSError):
+        empty_folder(folder, kept=_OWNER)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_OWNER, dir_fd=folder)
+        os.rmdir(name, dir_fd=parent)
+
+
+def _own(folder: int) -> int:
+    """Mark a folder as in use until the descriptor returned is closed."""
+    owner = os.open(_OWNER, _OPEN_OWNER | os.O_CREAT, 0o600, dir_fd=folder)
+    fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return owner
+
+
+@contextlib.contextmanager
+def _opened_base(base: Path) -> Iterator[int]:
+    """The directory that private folders are made in: the user named it, perhaps by a link."""
+    descriptor = os.open(base, OPEN_FOLDER & ~os.O_NOFOLLOW)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _remove(folder: Path) -> None:
-    """Remove as much as can be, and the owner file after all else."""
-    with contextlib.suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            elif entry.name != _OWNER:
-                os.unlink(entry.path)
-        if not set(os.listdir(folder)) - {_OWNER}:
-            (folder / _OWNER).unlink(missing_ok=True)
-            folder.rmdir()
-
-
-def _own(folder: Path) -> int:
-    """Mark a folder as in use until the descriptor returned is closed."""
-    descriptor = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor

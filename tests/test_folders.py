@@ -86,3 +86,99 @@ def test_what_was_left_unnamed_is_removed_when_it_is_old(tmp_path: Path) -> None
 def test_no_room_is_a_storage_error_with_advice(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"missing.*TMPDIR or --work-dir"):
         PrivateFolder("mine-", tmp_path / "missing")
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside, which looks like a leftover and must stay as it is."""
+    folder = tmp_path / "victim"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "file").write_bytes(b"precious")
+    (folder / "owner").write_bytes(b"")
+    os.utime(folder, (0, 0))
+    return folder
+
+
+def assert_whole(victim: Path) -> None:
+    assert {path.name for path in victim.rglob("*")} == {"deep", "file", "owner"}
+    assert (victim / "deep" / "file").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", [".mine-abcdefgh", "mine-abcdefgh"])
+def test_a_link_that_is_called_like_a_leftover_leads_nowhere(
+    name: str, tmp_path: Path, victim: Path
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / name).symlink_to(victim)
+    os.utime(base / name, (0, 0), follow_symlinks=False)
+    with PrivateFolder("mine-", base):
+        pass
+    assert_whole(victim)
+    assert (base / name).is_symlink()
+
+
+@pytest.mark.parametrize("name", [".mine-abcdefgh", "mine-abcdefgh"])
+def test_links_in_a_leftover_are_removed_and_not_followed(
+    name: str, tmp_path: Path, victim: Path
+) -> None:
+    base = tmp_path / "base"
+    (base / name / "deep").mkdir(parents=True)
+    (base / name / "owner").write_bytes(b"")
+    (base / name / "link").symlink_to(victim)
+    (base / name / "deep" / "link").symlink_to(victim / "deep")
+    os.utime(base / name, (0, 0))
+    with PrivateFolder("mine-", base):
+        assert not (base / name).exists()
+    assert_whole(victim)
+
+
+@pytest.mark.parametrize("name", [".mine-abcdefgh", "mine-abcdefgh"])
+def test_a_leftover_of_another_user_stays(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "owner").write_bytes(b"")
+    os.utime(tmp_path / name, (0, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with PrivateFolder("mine-", tmp_path):
+        assert (tmp_path / name / "owner").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_an_owner_file_that_is_none_stops_nothing(kind: str, tmp_path: Path, victim: Path) -> None:
+    left = tmp_path / "base" / "mine-abcdefgh"
+    left.mkdir(parents=True)
+    owner = left / "owner"
+    if kind == "link":
+        owner.symlink_to(victim / "owner")
+    elif kind == "pipe":
+        os.mkfifo(owner)
+    else:
+        owner.mkdir()
+    (left / "file").write_bytes(b"")
+    with PrivateFolder("mine-", tmp_path / "base"):
+        assert (left / "file").exists()
+    assert_whole(victim)
+
+
+def test_a_folder_that_was_swapped_for_a_link_does_not_lead_its_removal_astray(
+    tmp_path: Path, victim: Path
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    with PrivateFolder("mine-", base) as folder:
+        (folder / "file").write_bytes(b"")
+        folder.rename(tmp_path / "moved")
+        folder.symlink_to(victim)
+    assert_whole(victim)
+    assert not list((tmp_path / "moved").iterdir())
+
+
+def test_a_name_with_a_pattern_s_signs_means_itself(tmp_path: Path) -> None:
+    for name in ("mine[*]-abcdefgh", "mine*-abcdefgh"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "owner").write_bytes(b"")
+    with PrivateFolder("mine[*]-", tmp_path):
+        assert not (tmp_path / "mine[*]-abcdefgh").exists()
+        assert (tmp_path / "mine*-abcdefgh").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from bkctl.backup.planning import plan_reads
 from bkctl.backup.run import BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
-from bkctl.errors import StorageError
+from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.limit import RateLimit
@@ -51,13 +50,9 @@ def _staging(job: Job) -> Iterator[Path]:
             yield folder
         return
     try:
-        given.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StorageError(f"{e.filename}: cannot be created ({e.strerror})") from None
-    try:
         yield given
     finally:
-        shutil.rmtree(given, ignore_errors=True)
+        remove_folder(given)
 
 
 def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from bkctl.backup.resume import (
 from bkctl.backup.run import BackupRun, RunResult
 from bkctl.backup.task import DEFAULT_SST_MAX_SIZE
 from bkctl.errors import StorageError, UsageError
+from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
 from bkctl.merge.chain import MergeChain, read_chain
 from bkctl.merge.plan import PORTION_RANGES, Portions, portion_size
@@ -199,14 +199,14 @@ def _folders(request: MergeRequest, storage: Storage, name: str) -> Iterator[tup
         try:
             yield staging, staging
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_folder(staging)
         return
     with PrivateFolder(_FOLDER, request.work_dir) as folder:
         try:
             yield staging or folder, folder
         finally:
             if staging is not None:
-                shutil.rmtree(staging, ignore_errors=True)
+                remove_folder(staging)
 
 
 def _task(

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from bkctl.backup.task import BackupTask, RangeFailed, RangeJob
 from bkctl.backup.worker import Emit, close_opened, run_job
 from bkctl.errors import BkctlError, CancelledError, CorruptionError
+from bkctl.files.trees import remove_folder
 from bkctl.folders import making_files
 from bkctl.merge.plan import LayeredFile, MergeRange
 from bkctl.mvcc.entry_bounds import EntryBounds
@@ -114,7 +114,7 @@ def _portion_store(
     finally:
         # Nothing of it may be open when it goes, nor stay open without it.
         close_opened()
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
 
 
 def _fetch(

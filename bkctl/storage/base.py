@@ -267,7 +267,7 @@ class Storage(ABC):
         """
 
     def staging_dir(self, backup_name: str) -> Path | None:
-        """Give a private local directory from which save_file is a rename, made if need be.
+        """Give a private local directory from which save_file is a rename, made anew and empty.
 
         None: the storage has none and the caller uses a temporary directory of its own. Only the
         run that owns the folder `backup_name` may use it.

@@ -129,20 +129,6 @@ def rename(folder: int, old: str, new: str) -> None:
     os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
 
 
-def remove_tree(parent: int, name: str) -> None:
-    """Remove the directory `name` and all in it; links are removed, not followed."""
-    walk = os.fwalk(name, topdown=False, dir_fd=parent)
-    for _, folders, files, fd in walk:
-        for leaf in files:
-            os.unlink(leaf, dir_fd=fd)
-        for leaf in folders:
-            try:
-                os.rmdir(leaf, dir_fd=fd)
-            except NotADirectoryError:
-                os.unlink(leaf, dir_fd=fd)
-    os.rmdir(name, dir_fd=parent)
-
-
 @contextmanager
 def removed_on_failure(folder: int, temporary: str) -> Iterator[None]:
     """Leave no temporary file behind when the block fails."""

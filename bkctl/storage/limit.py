@@ -31,6 +31,7 @@ BURST_SECONDS = 0.25
 _GRANT_SECONDS = 0.1
 _MAX_AHEAD_SECONDS = 60.0
 _STATE = struct.Struct("<d")
+_OPEN_STATE = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class TokenBucket:
         # A file lock does not part the threads of one process.
         self._threads = threading.Lock()
         try:
-            self._fd = os.open(limit.state, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(limit.state, _OPEN_STATE, 0o600)
         except OSError as e:
             raise self._failure(e) from e
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bkctl.errors import StorageError
+from bkctl.files.trees import remove_tree
 from bkctl.storage.base import (
     STAGING_FOLDER,
     NotFoundError,
@@ -44,7 +45,6 @@ from bkctl.storage.durable import (
     locked_file,
     make_directories,
     open_child,
-    remove_tree,
     removed_on_failure,
     rename,
     write_temporary,
@@ -263,12 +263,16 @@ class LocalStorage(Storage):
                 os.close(source)
 
     def staging_dir(self, backup_name: str) -> Path:
-        """See Storage: `<root>/<backup_name>/.bkctl-staging`, for the owner's eyes only."""
+        """See Storage: `<root>/<backup_name>/.bkctl-staging`, for the owner's eyes only.
+
+        What has the name is removed first, as it need not be what a run of ours left there.
+        """
         check_name(backup_name)
         with (
             self._reporting("cannot be made", f"{backup_name}/{STAGING_FOLDER}"),
             self._folder(backup_name.split("/"), create=True) as fd,
         ):
+            remove_tree(fd, STAGING_FOLDER)
             os.close(self._maker.open_child(fd, STAGING_FOLDER, mode=0o700))
         return self._root / backup_name / STAGING_FOLDER
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,23 @@ def test_a_shared_store_is_planned_by_a_process_of_its_own() -> None:
     assert [entry["region_id"] for entry in document["ranges"]] == list(range(2, 31, 4))
     assert document["ranges"][0]["end_key"] == "7480000000000000655F7280000000000001F4"
     assert document["gaps"] == []
+
+
+@pytest.mark.parametrize("name", [".bkctl-view-abcdefgh", "bkctl-view-abcdefgh"])
+def test_links_in_the_temporary_directory_lead_nowhere(
+    name: str, sample_store: SampleStore, tmp_path: Path
+) -> None:
+    victim, temporary = tmp_path / "victim", tmp_path / "temporary"
+    for path in (victim / "deep", temporary):
+        path.mkdir(parents=True)
+    for path in (victim / "owner", victim / "deep" / "file"):
+        path.write_bytes(b"precious")
+    (temporary / name).symlink_to(victim)
+    os.utime(temporary / name, (0, 0), follow_symlinks=False)
+    done = process(
+        *("ranges", "--db", sample_store.path, "--region-map", sample_store.region_map),
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in victim.rglob("*")) == ["deep", "file", "owner"]
+    assert os.listdir(temporary) == [name]

@@ -73,6 +73,27 @@ def test_a_saved_file_is_moved_without_a_copy(storage: LocalStorage) -> None:
     assert storage.read("backup/x.sst") == b"content"
 
 
+@pytest.mark.parametrize("kind", ["link", "folder", "file"])
+def test_a_staging_directory_is_made_anew_whatever_has_its_name(
+    kind: str, storage: LocalStorage, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"precious")
+    found = root_of(storage) / "backup" / STAGING_FOLDER
+    found.parent.mkdir(parents=True)
+    if kind == "link":
+        found.symlink_to(victim)
+    elif kind == "file":
+        found.write_bytes(b"")
+    else:
+        found.mkdir(0o777)
+        (found / "link").symlink_to(victim)
+    staging = storage.staging_dir("backup")
+    assert (stat.S_IMODE(staging.lstat().st_mode), list(staging.iterdir())) == (0o700, [])
+    assert (victim / "file").read_bytes() == b"precious"
+
+
 def test_a_file_from_another_file_system_is_copied_and_deleted(
     storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
