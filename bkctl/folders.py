@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.errors import StorageError
+from bkctl.errors import StorageError, UsageError
 from bkctl.files.trees import OPEN_FOLDER, empty_folder, opened_folder
 
 _OWNER = "owner"
@@ -83,6 +83,19 @@ def making_files(place: Path) -> Iterator[None]:
             f"{e.filename or place}: no room for temporary files ({e.strerror}); "
             "set TMPDIR or --work-dir to a directory with space"
         ) from None
+
+
+def refuse_work_dir_in(root: str, base: Path | None) -> None:
+    """Raise UsageError where folders made in `base` would lie in a repository at `root`.
+
+    For who puts into them what the repository may hold encrypted only. "" is a root elsewhere.
+    """
+    real = Path(os.path.realpath(base or tempfile.gettempdir()))
+    if root and real.is_relative_to(os.path.realpath(root)):
+        raise UsageError(
+            f"{real} lies in the repository, which would get plain temporary files beside the "
+            "encrypted ones; give another --work-dir, or set TMPDIR"
+        )
 
 
 def remove_leftovers(base: Path, prefix: str) -> None:

@@ -31,6 +31,7 @@ from bkctl.backup.resume import check_same_settings, claim_info, keep_finished, 
 from bkctl.backup.run import RunResult
 from bkctl.backup.workers import backup_workers
 from bkctl.errors import StorageError, UsageError
+from bkctl.folders import refuse_work_dir_in
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
 from bkctl.repository.lock import RepositoryLock, repository_lock
@@ -62,6 +63,8 @@ def take_backup(
             return take_backup(request, listener, is_cancelled, own_pool, notify)
     crew = Crew(pool, listener, is_cancelled)
     begun = time.time()
+    if request.cipher is not None:
+        refuse_work_dir_in(request.storage.path, request.source.work_dir)
     with (
         _open_source(request, is_cancelled, notify) as source,
         _open_repository(request, listener, notify) as (storage, lock),

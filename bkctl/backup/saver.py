@@ -6,23 +6,17 @@ is through, so that neither memory nor the staging directory fills up.
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.pool import signs
 from bkctl.sst.writer import FinishedSst, SstWriter
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import TokenBucket
-
-if TYPE_CHECKING:
-    from bkctl.codec.cipher import Cipher
 
 THREADS = 2
 MAX_IN_FLIGHT = 4
@@ -43,19 +37,9 @@ PendingRange = Future[Saved]
 class Saver:
     """Hands finished files to a storage, under `folder`."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        folder: str,
-        bucket: TokenBucket | None = None,
-        cipher: Cipher | None = None,
-    ) -> None:
-        """`bucket` limits the rate of files whose saving is a move: they pay as they are made.
-
-        With a `cipher`, files are encrypted before they are saved.
-        """
+    def __init__(self, storage: Storage, folder: str, bucket: TokenBucket | None = None) -> None:
+        """`bucket` limits the rate of files whose saving is a move: they pay as they are made."""
         self._storage = storage
-        self._cipher = cipher
         self._folder = folder
         self._bucket = bucket
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saver")
@@ -82,20 +66,12 @@ class Saver:
         try:
             # A storage that keeps the file syncs it; one that sends it away needs no such wait.
             finished = sst.finish(sync=False)
-            file = self._encrypted(describe(finished), finished.path)
+            file = describe(finished)
             self._storage.save_file(f"{self._folder}/{file.name}", finished.path)
         except BaseException:
             sst.abandon()
             raise
         return Saved((file,), time.monotonic() - begun)
-
-    def _encrypted(self, file: BackupFile, path: Path) -> BackupFile:
-        if self._cipher is None:
-            return file
-        from bkctl.storage.encrypted import encrypt_in_place
-
-        iv, sha256 = encrypt_in_place(path, self._cipher)
-        return dataclasses.replace(file, cipher_iv=iv, sha256=sha256)
 
     def finish_range(
         self, files: list[PendingFile], record: Callable[[tuple[BackupFile, ...]], None]

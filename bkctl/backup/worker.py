@@ -55,7 +55,7 @@ class _Opened:
         if self._task != task or not (self._database and self._storage and self._saver):
             self.close()
             self._storage = open_storage(task.storage, self.storage_metrics)
-            self._saver = Saver(self._storage, task.name, writer_bucket(task.storage), task.cipher)
+            self._saver = Saver(self._storage, task.name, writer_bucket(task.storage))
             self._database = task.open_database()
             self._task = task
         return self._database, self._storage, self._saver

@@ -46,8 +46,9 @@ class FamilyFile:
     def write(self, keys: ByteStrings, values: ByteStrings) -> None:
         """Append records; counting them is the caller's."""
         if self._sst is None:
+            task = self._task
             self._sst = SstWriter(
-                self._task.staging / self._name, self._task.compression, self._saver.grown
+                task.staging / self._name, task.compression, self._saver.grown, task.cipher
             )
         self._sst.write_columns(keys, values)
 
@@ -70,6 +71,7 @@ class FamilyFile:
                 total_bytes=self.accounting.total_bytes,
                 cf=self._cf,
                 size=finished.size,
+                cipher_iv=finished.cipher_iv,
             )
 
         return [self._saver.save(sst, describe)]

@@ -54,15 +54,15 @@ class Cipher:
         context.update(bytes(inside))
         return context
 
+    def begin_file(self) -> tuple[bytes, CipherContext]:
+        """A random IV for a new file, and what encrypts that from its beginning on."""
+        iv = os.urandom(IV_SIZE)
+        return iv, self.at(iv, 0)
+
     @property
     def check_value(self) -> str:
         """Tells whether another key is the same one, and nothing else about it."""
         return hmac.new(self.key, _CHECKED, hashlib.sha256).hexdigest()[:16]
-
-
-def new_iv() -> bytes:
-    """A random IV."""
-    return os.urandom(IV_SIZE)
 
 
 def make_cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher | None:

@@ -29,8 +29,9 @@ already needs nothing, and that is no error.
 A merge that was cut off is taken up again with --resume; if it ran on this machine, by itself.
 
 Temporary files need no space where the repository is local, as its files are linked there. From a
-cloud, or with --work-dir on another file system, they take about 512 MiB a worker at a time, more
-only where single files are larger.
+cloud, of encrypted files, or with --work-dir on another file system, they take about 512 MiB a
+worker at a time, more only where single files are larger. Those of encrypted files are plain, and
+are kept out of the repository.
 
 \b
 Example:

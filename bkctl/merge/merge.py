@@ -35,7 +35,7 @@ from bkctl.backup.run import BackupRun, RunResult
 from bkctl.backup.task import DEFAULT_SST_MAX_SIZE
 from bkctl.errors import StorageError, UsageError
 from bkctl.files.trees import remove_folder
-from bkctl.folders import PrivateFolder
+from bkctl.folders import PrivateFolder, refuse_work_dir_in
 from bkctl.merge.chain import MergeChain, read_chain
 from bkctl.merge.plan import PORTION_RANGES, Portions, portion_size
 from bkctl.merge.worker import MergeTask
@@ -116,6 +116,8 @@ def merge(
         with merge_workers(request.jobs) as own_pool:
             return merge(request, listener, is_cancelled, notify, own_pool)
     begun = time.time()
+    if request.cipher is not None:
+        refuse_work_dir_in(request.storage.path, request.work_dir)
     with (
         open_storage(request.storage) as storage,
         repository_lock(storage, "merge", notify=notify) as lock,
@@ -192,10 +194,11 @@ def _settings(request: MergeRequest, chain: MergeChain) -> dict[str, object]:
 def _folders(request: MergeRequest, storage: Storage, name: str) -> Iterator[tuple[Path, Path]]:
     """Where files are made, and where temporary stores are: beside the chain, if it is local.
 
-    There its files can be linked. A folder elsewhere that a killed run left is removed first.
+    There its files can be linked. But what was encrypted is plain in a temporary store, which is
+    kept away from the repository then. A folder elsewhere that a killed run left is removed first.
     """
     staging = storage.staging_dir(name)
-    if staging is not None and request.work_dir is None:
+    if staging is not None and request.work_dir is None and request.cipher is None:
         try:
             yield staging, staging
         finally:

@@ -1,4 +1,4 @@
-"""Writes one SST file, hashing it on the way; `table` says what a file looks like."""
+"""Writes one SST file, encrypted and hashed on the way; `table` says what a file looks like."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError, UsageError
 from bkctl.sst.table import TableBuilder
 
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
+
 CODECS = ("zstd", "lz4", "snappy", "none")
 _MAX_LEVEL = {"zstd": 22, "lz4": 12}
+_OPEN_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +43,38 @@ class Compression:
 
 @dataclass(frozen=True, slots=True)
 class FinishedSst:
-    """A written file: its size in bytes and its SHA-256."""
+    """A written file: its size in bytes, the SHA-256 of what is stored, its IV if encrypted."""
 
     path: Path
     size: int
     sha256: bytes
+    cipher_iv: bytes = b""
 
 
 class SstWriter:
     """Writes records in ascending key order to a new file at `path`."""
 
     def __init__(
-        self, path: Path, compression: Compression, grown: Callable[[int], None] | None = None
+        self,
+        path: Path,
+        compression: Compression,
+        grown: Callable[[int], None] | None = None,
+        cipher: Cipher | None = None,
     ) -> None:
         """Create the file; `grown` is told of bytes written, and may hold the writer up.
 
-        Raises StorageError where the file cannot be made.
+        With a `cipher` no plain byte is written. Raises StorageError where the file cannot be made.
         """
         self.path = path
         self._grown = grown
         self._hash = hashlib.sha256()
         self._size = 0
+        self._iv, self._encrypt = b"", None
+        if cipher is not None:
+            self._iv, context = cipher.begin_file()
+            self._encrypt = context.update
         try:
-            self._file = path.open("wb", buffering=0)
+            self._file = os.fdopen(os.open(path, _OPEN_NEW, 0o666), "wb", buffering=0)
         except OSError as e:
             raise self._error(e) from None
         self._table = TableBuilder(compression.codec, compression.level)
@@ -98,7 +112,7 @@ class SstWriter:
             self._file.close()
         except OSError as e:
             raise self._error(e) from None
-        return FinishedSst(self.path, self._size, self._hash.digest())
+        return FinishedSst(self.path, self._size, self._hash.digest(), self._iv)
 
     def abandon(self) -> None:
         """Give the file up and remove it."""
@@ -106,6 +120,8 @@ class SstWriter:
         self.path.unlink(missing_ok=True)
 
     def _append(self, pieces: list[bytes]) -> None:
+        if self._encrypt is not None:
+            pieces = [self._encrypt(b"".join(pieces))]
         for content in pieces:
             rest = memoryview(content)
             try:
