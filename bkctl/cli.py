@@ -24,6 +24,7 @@ from bkctl import __version__, interrupts
 from bkctl.commands.config import value_origin
 from bkctl.commands.endings import Terminated, exit_code_of
 from bkctl.errors import BkctlError
+from bkctl.files.access import private_files
 from bkctl.ui import log
 
 HELP = """Consistent, verifiable, restorable backups of TiKV stores, straight from their RocksDB
@@ -80,7 +81,7 @@ class BkctlGroup(TyperGroup):
         """Run the command that was named."""
         _open_missing_streams()
         log.use(log.LogFormat.TEXT)
-        with error_boundary():
+        with private_files(), error_boundary():
             return super().invoke(ctx)
 
 

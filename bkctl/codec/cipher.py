@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,10 +67,15 @@ class Cipher:
         return hmac.new(self.key, _CHECKED, hashlib.sha256).hexdigest()[:16]
 
 
-def make_cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher | None:
+def make_cipher(
+    method: str | None,
+    key: str | None,
+    key_file: Path | None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> Cipher | None:
     """The cipher of the three options of br, None for no encryption.
 
-    Raises UsageError, which never shows a key.
+    `warn` is told of a key file that is not safe. Raises UsageError, which never shows a key.
     """
     if method is None and key is None and key_file is None:
         return None
@@ -83,7 +90,7 @@ def make_cipher(method: str | None, key: str | None, key_file: Path | None) -> C
     if (key is None) == (key_file is None):
         raise UsageError(f"{method} takes one key; give either --crypter.key or --crypter.key-file")
     where = "--crypter.key" if key_file is None else f"--crypter.key-file {key_file}"
-    text = key if key is not None else _read_key_file(key_file or Path())
+    text = key if key is not None else _read_key_file(key_file or Path(), warn)
     try:
         decoded = bytes.fromhex(text.strip())
     except ValueError:
@@ -91,9 +98,10 @@ def make_cipher(method: str | None, key: str | None, key_file: Path | None) -> C
     return Cipher(method, decoded)
 
 
-def _read_key_file(path: Path) -> str:
+def _read_key_file(path: Path, warn: Callable[[str], None]) -> str:
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
             content = file.read(_MAX_KEY_FILE + 1)
     except OSError as e:
         raise UsageError(f"--crypter.key-file {path}: cannot be read ({e.strerror})") from None
@@ -103,4 +111,6 @@ def _read_key_file(path: Path) -> str:
         text = ""
     if not text or len(content) > _MAX_KEY_FILE:
         raise UsageError(f"--crypter.key-file {path}: holds no key in hexadecimal")
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        warn(f"--crypter.key-file {path}: others may read or change it; chmod o= takes that away")
     return text

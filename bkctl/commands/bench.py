@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from bkctl.codec.tso import parse_timestamp
 from bkctl.commands import options
 from bkctl.errors import UsageError
+from bkctl.files.access import users_own_files
 
 if TYPE_CHECKING:
     from bkctl.bench.progress import SilentWatcher
@@ -237,12 +238,13 @@ def _show(
     from bkctl.bench.table import print_findings, put_into
     from bkctl.ui.output import Page, print_json
 
-    if output is not None:
-        output.write_text(json.dumps(findings.to_json_dict(), indent=1) + "\n", "utf-8")
-    if chart is not None:
-        chart.write_text(draw(findings), "utf-8")
-    if page is not None:
-        page.write_text(put_into(_read(page), findings), "utf-8")
+    with users_own_files():
+        if output is not None:
+            output.write_text(json.dumps(findings.to_json_dict(), indent=1) + "\n", "utf-8")
+        if chart is not None:
+            chart.write_text(draw(findings), "utf-8")
+        if page is not None:
+            page.write_text(put_into(_read(page), findings), "utf-8")
     if as_json:
         print_json(findings.to_json_dict())
     else:

@@ -18,6 +18,7 @@ from types import FrameType
 
 from bkctl import interrupts
 from bkctl.archive.report import Report
+from bkctl.files.access import outside_umask
 from bkctl.ui import log
 
 HOOK_SECONDS = 60.0
@@ -39,6 +40,7 @@ def run_hook(
             stderr=_stderr(),
             env=_environment(report, exit_code),
             start_new_session=True,
+            umask=outside_umask(),
         )
     except (OSError, ValueError) as e:
         _warn(option, f"cannot be run ({e})")

@@ -20,6 +20,7 @@ from bkctl.commands.config import load_config
 from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
+from bkctl.files import access
 from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
@@ -199,6 +200,22 @@ CrypterKeyFile = Annotated[
     Path | None,
     option("--crypter.key-file", metavar="FILE", help="A file with the key in hexadecimal."),
 ]
+
+
+def _use_group_readable(group_readable: bool) -> bool:
+    if group_readable:
+        access.let_group_read()
+    return group_readable
+
+
+GroupReadable = Annotated[
+    bool,
+    option(
+        "--group-readable",
+        callback=_use_group_readable,
+        help="Let the group read what is made (0640, 0750); otherwise only its user can.",
+    ),
+]
 MetricsFile = Annotated[
     Path | None,
     option(
@@ -254,7 +271,7 @@ def cipher(method: str | None, key: str | None, key_file: Path | None) -> Cipher
         return None
     from bkctl.codec.cipher import make_cipher
 
-    return make_cipher(method, key, key_file)
+    return make_cipher(method, key, key_file, lambda message: log.warning("key_file", message))
 
 
 def size(name: str, text: str) -> int:

@@ -81,6 +81,7 @@ def prune(
     keep_within: KeepWithin = None,
     leftovers_after: LeftoversAfter = "7d",
     dry_run: DryRun = False,
+    group_readable: options.GroupReadable = False,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,

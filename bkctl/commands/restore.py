@@ -28,7 +28,7 @@ in one step when all is done, and not at all if anything is damaged.
 
 With --start-key and --end-key only those keys are restored. Files of a local backup are hard-linked
 where possible: do not change the owner or mode of files in the new directory, as the backup shares
-them.
+them. The directory is its user's alone to read, or with --group-readable the group's too.
 
 \b
 Example:
@@ -77,6 +77,7 @@ def restore(
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
+    group_readable: options.GroupReadable = False,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,

@@ -1,1 +1,1 @@
-"""Files and folders of the machine, handled with care: trees removed, small files read."""
+"""Files and folders of the machine, handled with care: who may read them, trees removed."""

@@ -26,6 +26,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.coverage import KeyRange, KeySet
 from bkctl.archive.meta import BackupFile
 from bkctl.errors import CancelledError, CorruptionError, StorageError, UsageError
+from bkctl.files.access import FILE_MODE, lets_group_read
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
 from bkctl.pool import signs
@@ -203,6 +204,9 @@ class FileFetcher:
         # RocksDB opens files it takes in for writing (to sync them), so those must be writable.
         if not os.access(source, os.W_OK):
             return False
+        # A link has the file's own mode, which is the backup's.
+        if lets_group_read() and not source.stat().st_mode & stat.S_IRGRP:
+            return False
         try:
             os.link(source, path, follow_symlinks=False)
         except OSError:
@@ -233,7 +237,7 @@ class FileFetcher:
 
     def _copy(self, reader: RandomReader, path: Path, decrypt: Callable[[bytes], bytes]) -> bytes:
         digest = hashlib.sha256()
-        with path.open("xb", buffering=0) as file:
+        with open(path, "xb", buffering=0, opener=_private) as file:
             for offset in range(0, reader.size, _CHUNK):
                 self._check_stopping()
                 chunk = reader.read_at(offset, _CHUNK)
@@ -245,6 +249,10 @@ class FileFetcher:
     def _check_stopping(self) -> None:
         if self._stopping.is_set():
             raise CancelledError(0)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
 
 
 def _check_size(file: BackupFile, size: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError, UsageError
+from bkctl.files.access import FILE_MODE
 from bkctl.sst.table import TableBuilder
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class SstWriter:
             self._iv, context = cipher.begin_file()
             self._encrypt = context.update
         try:
-            self._file = os.fdopen(os.open(path, _OPEN_NEW, 0o666), "wb", buffering=0)
+            self._file = os.fdopen(os.open(path, _OPEN_NEW, FILE_MODE), "wb", buffering=0)
         except OSError as e:
             raise self._error(e) from None
         self._table = TableBuilder(compression.codec, compression.level)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bkctl.files.access import FILE_MODE, FOLDER_MODE
 from bkctl.storage.base import TEMPORARY_PREFIX
 
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -35,7 +36,7 @@ class FolderMaker:
     def __init__(self) -> None:
         self._durable: set[tuple[int, int]] = set()
 
-    def open_child(self, parent: int, name: str, mode: int = 0o777) -> int:
+    def open_child(self, parent: int, name: str, mode: int = FOLDER_MODE) -> int:
         """Open the directory `name`, which is made if need be, and whose name is durable then."""
         made = False
         with suppress(FileExistsError):
@@ -68,7 +69,7 @@ def make_directories(path: Path) -> None:
     if path.parent != path:
         make_directories(path.parent)
     with suppress(FileExistsError):
-        path.mkdir()
+        path.mkdir(FOLDER_MODE)
     fd = os.open(path.parent, OPEN_DIRECTORY)
     try:
         fsync_directory(fd)
@@ -78,13 +79,13 @@ def make_directories(path: Path) -> None:
 
 def create_empty(folder: int, name: str) -> None:
     """Make an empty file; FileExistsError if the name is taken."""
-    os.close(os.open(name, _OPEN_NEW, 0o666, dir_fd=folder))
+    os.close(os.open(name, _OPEN_NEW, FILE_MODE, dir_fd=folder))
 
 
 def write_temporary(folder: int, data: bytes) -> str:
     """Write `data` to stable storage under a new temporary name; give the name."""
     temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    fd = os.open(temporary, _OPEN_NEW, 0o666, dir_fd=folder)
+    fd = os.open(temporary, _OPEN_NEW, FILE_MODE, dir_fd=folder)
     with removed_on_failure(folder, temporary), os.fdopen(fd, "wb") as file:
         file.write(data)
         file.flush()
@@ -114,7 +115,7 @@ def locked_file(folder: int, name: str) -> Iterator[int]:
 def copy_into(folder: int, name: str, source: int) -> None:
     """Copy the open file `source` to `name` in one step, so safely that it can be deleted."""
     temporary = f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
-    fd = os.open(temporary, _OPEN_NEW, 0o666, dir_fd=folder)
+    fd = os.open(temporary, _OPEN_NEW, FILE_MODE, dir_fd=folder)
     with removed_on_failure(folder, temporary):
         with os.fdopen(fd, "wb") as target, os.fdopen(os.dup(source), "rb") as origin:
             shutil.copyfileobj(origin, target, 1 << 20)

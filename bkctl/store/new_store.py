@@ -19,6 +19,7 @@ from pathlib import Path
 from rocksdict import IngestExternalFileOptions, Options, Rdict
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
+from bkctl.files.access import FOLDER_MODE
 
 LEVELS = 7
 TIKV_FAMILIES = ("default", "lock", "write", "raft")
@@ -79,6 +80,10 @@ class NewStore:
         self.path = path
         self.families = tuple(dict.fromkeys([*TIKV_FAMILIES, *families]))
         options = {name: _options(levels) for name in self.families}
+        try:
+            path.mkdir(FOLDER_MODE)
+        except OSError as e:
+            raise StorageError(f"{path}: cannot be made ({e.strerror})") from None
         try:
             self._db: Rdict | None = Rdict(
                 str(path), _options(levels, creating=True), column_families=options
