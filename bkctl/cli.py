@@ -26,6 +26,7 @@ from bkctl.commands.endings import Terminated, exit_code_of
 from bkctl.errors import BkctlError
 from bkctl.files.access import private_files
 from bkctl.ui import log
+from bkctl.ui.printable import printable
 
 HELP = """Consistent, verifiable, restorable backups of TiKV stores, straight from their RocksDB
 directories.
@@ -65,6 +66,16 @@ class BkctlGroup(TyperGroup):
 
     A command is loaded when it is asked for: all of them take longer than many a run of one.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        if not args:
+            return super().parse_args(ctx, args)  # which prints the help
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as e:
+            _make_printable(e)
+            raise
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
@@ -135,10 +146,17 @@ def error_boundary() -> Iterator[None]:
         raise typer.Exit(exit_code_of(e)) from None
     except typer.TyperException as e:
         # Bad options; the library says so to people, with a hint at --help.
+        _make_printable(e)
         if not (log.is_json() and hasattr(e, "format_message") and hasattr(e, "exit_code")):
             raise
         log.error("error", e.format_message(), kind="other", exit_code=e.exit_code)
         raise typer.Exit(e.exit_code) from None
+
+
+def _make_printable(error: Any) -> None:
+    """Escape what the library would print as it was given."""
+    if isinstance(message := getattr(error, "message", None), str):
+        error.message = printable(message)
 
 
 def _open_missing_streams() -> None:

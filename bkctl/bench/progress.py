@@ -71,8 +71,7 @@ class PlainWatcher(SilentWatcher):
         self._done += 1
         if self._clock() - self._last >= PERIOD_SECONDS:
             self._last = self._clock()
-            self._stream.write(f"{self._store}: {what} (step {self._done} of {self._steps})\n")
-            self._stream.flush()
+            self._stream.line(f"{self._store}: {what} (step {self._done} of {self._steps})")
 
 
 class RichWatcher(SilentWatcher):

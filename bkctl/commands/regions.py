@@ -13,6 +13,7 @@ import typer
 
 from bkctl.commands import options
 from bkctl.errors import CorruptionError, UsageError
+from bkctl.ui import log
 from bkctl.ui.human import format_count
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _print(loaded: RegionMap, skipped: list[Skipped]) -> None:
     sys.stdout.write(pd.dump(every))
     for reason, count in Counter(entry.reason for entry in skipped).items():
         left_out = format_count(count, "region")
-        typer.echo(f"bkctl: left out {left_out}: {reason}", err=True)
+        log.info("left_out", f"left out {left_out}: {reason}", regions=count, reason=reason)
 
 
 def _check(loaded: RegionMap, is_raw: bool, as_json: bool) -> None:

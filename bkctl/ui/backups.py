@@ -21,6 +21,7 @@ from bkctl.repository.summary import BackupState, BackupSummary
 from bkctl.ui.human import format_count, format_duration, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
 from bkctl.ui.output import Page
+from bkctl.ui.printable import printable
 
 _SPACE = "  "
 _MAX_LISTED = 20
@@ -34,6 +35,10 @@ class _Row:
 
     cells: tuple[str, ...]
     below: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # As wide as they are shown, or columns would not be straight.
+        object.__setattr__(self, "cells", tuple(map(printable, self.cells)))
 
 
 def _print_table(page: Page, header: tuple[str, ...], rows: Sequence[_Row]) -> None:

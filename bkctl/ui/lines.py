@@ -8,6 +8,7 @@ from typing import TextIO
 from bkctl.pool.events import JobRange
 from bkctl.ui import log
 from bkctl.ui.keys import describe_key, shorten_middle
+from bkctl.ui.printable import printable
 
 _MAX_SHOWN_KEY = 60
 # What writing to a closed, full or torn-down stream raises.
@@ -19,7 +20,7 @@ def failure_line(backup_range: JobRange, kind: str, message: str) -> str:
     start = shorten_middle(describe_key(backup_range.raw_start_key, "(start)"), _MAX_SHOWN_KEY)
     end = shorten_middle(describe_key(backup_range.raw_end_key, "(end)"), _MAX_SHOWN_KEY)
     reason = log.one_line(message)
-    return f"region {backup_range.region.id} [{start}, {end}) failed: {kind}: {reason}"
+    return printable(f"region {backup_range.region.id} [{start}, {end}) failed: {kind}: {reason}")
 
 
 class QuietStream:
@@ -35,6 +36,11 @@ class QuietStream:
         with contextlib.suppress(*_STREAM_ERRORS):
             self._stream.write(text)
         return len(text)
+
+    def line(self, text: str) -> None:
+        """Write the text, printable, as a line, or not."""
+        self.write(printable(text) + "\n")
+        self.flush()
 
     def flush(self) -> None:
         """Flush the stream, or not."""

@@ -16,6 +16,8 @@ import sys
 import time
 from enum import Enum
 
+from bkctl.ui.printable import printable
+
 _BEGINNINGS = {"info": "bkctl: ", "warning": "bkctl: warning: ", "error": "bkctl: "}
 
 
@@ -70,7 +72,7 @@ def one_line(text: str) -> str:
 
 def _say(level: str, event: str, message: str, fields: dict[str, object]) -> None:
     message = one_line(message)
-    line = _BEGINNINGS[level] + message
+    line = _BEGINNINGS[level] + printable(message)
     if is_json():
         head = {"time": _now(), "level": level, "event": event, "message": message}
         line = json.dumps(head | fields)

@@ -9,10 +9,13 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from bkctl.ui.printable import printable
 
 # Wider than any line: nothing is cut where no screen asks for it.
 UNLIMITED_WIDTH = 1 << 30
+_MAX_UNUSED = 16
 
 
 def print_json(document: object) -> None:
@@ -24,15 +27,19 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as CSV on stdout, None as an empty field."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([printable(v) if isinstance(v, str) else v for v in row] for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Text for people on stdout: `width` columns, in bold and dim type where `is_styled`."""
+    """Text for people on stdout: `width` columns, in bold and dim type where `is_styled`.
+
+    Lines are printable, whatever they are made of: styles are only those that the page gave.
+    """
 
     width: int
     is_styled: bool
+    _styled: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def of_stdout(cls) -> Page:
@@ -51,12 +58,29 @@ class Page:
 
     def line(self, text: str) -> None:
         """Print one line; a terminal wraps it where it must."""
-        sys.stdout.write(text.rstrip() + "\n")
+        shown, unused = [], []
+        for piece in self._styled:
+            before, found, after = text.partition(piece)
+            if found:
+                shown += [printable(before), piece]
+                text = after
+            else:
+                unused.append(piece)
+        self._styled[:] = unused[-_MAX_UNUSED:]
+        shown.append(printable(text))
+        sys.stdout.write("".join(shown).rstrip() + "\n")
 
     def bold(self, text: str) -> str:
-        """The text in bold type."""
-        return f"\x1b[1m{text}\x1b[0m" if self.is_styled else text
+        """The text in bold type, for a line to come soon."""
+        return self._style("\x1b[1m", text)
 
     def dim(self, text: str) -> str:
-        """The text in dim type."""
-        return f"\x1b[2m{text}\x1b[0m" if self.is_styled else text
+        """The text in dim type, for a line to come soon."""
+        return self._style("\x1b[2m", text)
+
+    def _style(self, begin: str, text: str) -> str:
+        if not self.is_styled:
+            return text
+        piece = f"{begin}{printable(text)}\x1b[0m"
+        self._styled.append(piece)
+        return piece

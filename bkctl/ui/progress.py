@@ -60,13 +60,9 @@ class PlainListener(PeriodicListener):
 
     def tell(self, *, finished: bool = False) -> None:
         """See PeriodicListener."""
-        self._say(self.tally.in_words(finished=finished))
+        self._stream.line(self.tally.in_words(finished=finished))
 
     def range_failed(self, worker: int, backup_range: JobRange, kind: str, message: str) -> None:
         """See Listener."""
-        self._say(failure_line(backup_range, kind, message))
+        self._stream.line(failure_line(backup_range, kind, message))
         super().range_failed(worker, backup_range, kind, message)
-
-    def _say(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()

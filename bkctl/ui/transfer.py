@@ -60,12 +60,12 @@ class TransferLine:
         if log.is_json():
             log.detail("progress", self._words(progress), **asdict(progress))
             return
-        self._write(_REWRITE + self._words(progress) if self._is_live else self._words(progress))
+        self._write(self._words(progress))
 
     def close(self) -> None:
         """Clear a line that was rewritten."""
         if self._is_live:
-            self._write(_REWRITE)
+            self._write("")
 
     def _words(self, progress: FetchProgress) -> str:
         elapsed = max(self._clock() - self._begun, 1e-3)
@@ -80,6 +80,10 @@ class TransferLine:
         return ", ".join(parts)
 
     def _write(self, text: str) -> None:
-        if self._stream is not None:
-            self._stream.write(text if self._is_live else text + "\n")
+        if self._stream is None:
+            return
+        if self._is_live:
+            self._stream.write(_REWRITE + text)
             self._stream.flush()
+        else:
+            self._stream.line(text)
