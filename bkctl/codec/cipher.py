@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from bkctl.errors import UsageError
+from bkctl.files.small import UnfitFileError, read_small
 
 PLAINTEXT = "plaintext"
 KEY_SIZES = {"aes128-ctr": 16, "aes192-ctr": 24, "aes256-ctr": 32}
@@ -100,16 +101,17 @@ def make_cipher(
 
 def _read_key_file(path: Path, warn: Callable[[str], None]) -> str:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(_MAX_KEY_FILE + 1)
+        content = read_small(path, _MAX_KEY_FILE)
+        mode = path.stat().st_mode
+    except UnfitFileError as e:
+        raise UsageError(f"--crypter.key-file {path}: holds no key ({e.strerror})") from None
     except OSError as e:
         raise UsageError(f"--crypter.key-file {path}: cannot be read ({e.strerror})") from None
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError:
         text = ""
-    if not text or len(content) > _MAX_KEY_FILE:
+    if not text:
         raise UsageError(f"--crypter.key-file {path}: holds no key in hexadecimal")
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         warn(f"--crypter.key-file {path}: others may read or change it; chmod o= takes that away")

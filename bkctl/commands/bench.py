@@ -11,6 +11,7 @@ from bkctl.codec.tso import parse_timestamp
 from bkctl.commands import options
 from bkctl.errors import UsageError
 from bkctl.files.access import users_own_files
+from bkctl.files.small import read_small
 
 if TYPE_CHECKING:
     from bkctl.bench.progress import SilentWatcher
@@ -195,9 +196,12 @@ def _check_writable(path: Path | None) -> None:
         raise UsageError(f"{path}: cannot be written; name a file in a directory that is there")
 
 
+_MAX_READ = 64 << 20
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_small(path, _MAX_READ).decode("utf-8")
     except (OSError, ValueError) as e:
         why = e.strerror if isinstance(e, OSError) else "not UTF-8"
         raise UsageError(f"{path}: cannot be read ({why})") from None

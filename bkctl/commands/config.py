@@ -22,6 +22,7 @@ from typing import Any
 import typer
 
 from bkctl.errors import UsageError
+from bkctl.files.small import read_small
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,6 +31,7 @@ else:
 
 LOCAL_FILE = Path("bkctl.toml")
 USER_FILE = Path("bkctl") / "config.toml"
+_MAX_BYTES = 1 << 20
 _NOT_IN_FILES = {"config", "help"}
 
 
@@ -66,12 +68,12 @@ def _of_program(ctx: typer.Context) -> Path | None:
 
 def _default_file() -> Path | None:
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    return next((path for path in (LOCAL_FILE, Path(home) / USER_FILE) if path.is_file()), None)
+    return next((path for path in (LOCAL_FILE, Path(home) / USER_FILE) if path.exists()), None)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
+        document: dict[str, Any] = tomllib.loads(read_small(path, _MAX_BYTES).decode())
     except OSError as e:
         raise UsageError(f"cannot read {path}: {e.strerror}; check --config") from None
     except UnicodeDecodeError:

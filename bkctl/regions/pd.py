@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import RegionMapError
+from bkctl.files.small import read_small
 from bkctl.regions.region import ROLES, Peer, Region, RegionEpoch
 
 _MAX_U64 = (1 << 64) - 1
+# Some 500 bytes a region.
+_MAX_BYTES = 1 << 30
 _ADVICE = "fetch the map again from PD (pd-ctl region)"
 
 
 def load(path: Path) -> list[Region]:
     """Read a file of PD's JSON; RegionMapError if it cannot be read or is malformed."""
     try:
-        text = path.read_bytes()
+        text = read_small(path, _MAX_BYTES)
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise RegionMapError(

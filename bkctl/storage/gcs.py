@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from requests.adapters import HTTPAdapter
 
 from bkctl.errors import StorageError
+from bkctl.files.small import UnfitFileError, read_small
 from bkctl.storage.base import Storage, already_exists, changed, failure, not_found
 from bkctl.storage.cloud import CloudStorage, Page, Stored, Upload
 from bkctl.storage.cloud_options import check_options, endpoint_option, timeouts_option
@@ -46,6 +48,7 @@ logging.getLogger("google.auth").addHandler(logging.NullHandler())
 _CONTENT_TYPE = "application/octet-stream"
 _CONNECTIONS = 16
 _THROTTLED_FROM = 4096
+_MAX_CREDENTIALS = 1 << 20
 
 
 def open_storage(spec: StorageSpec) -> Storage:
@@ -74,7 +77,7 @@ def _credentials(spec: StorageSpec, endpoint: str | None) -> Any:
             # An emulator; the real credentials are none of its business.
             return AnonymousCredentials()  # type: ignore[no-untyped-call]
         return google.auth.default(scopes=_SCOPES)[0]
-    except (DefaultCredentialsError, GoogleAuthError, ValueError, OSError) as e:
+    except (DefaultCredentialsError, GoogleAuthError, ValueError, RecursionError, OSError) as e:
         # The exception's text quotes paths and, at times, contents.
         if path is not None:
             what, check = "the credentials file cannot be used", "check its path and content"
@@ -84,15 +87,17 @@ def _credentials(spec: StorageSpec, endpoint: str | None) -> Any:
                 "set GOOGLE_APPLICATION_CREDENTIALS, run `gcloud auth application-default login`, "
                 "or give ?credentials-file="
             )
-        raise failure(spec.display, "", f"{what} ({type(e).__name__})", check) from e
+        why = e.strerror if isinstance(e, UnfitFileError) else type(e).__name__
+        raise failure(spec.display, "", f"{what} ({why})", check) from e
 
 
 def _loaded(path: str) -> Any:
+    document = json.loads(read_small(path, _MAX_CREDENTIALS))
     with warnings.catch_warnings():
         # It warns of files from strangers, as a file may name the server that gets its secret;
         # this one is the user's own choice.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return google.auth.load_credentials_from_file(path, scopes=_SCOPES)[0]  # type: ignore[no-untyped-call]
+        return google.auth.load_credentials_from_dict(document, scopes=_SCOPES)[0]  # type: ignore[no-untyped-call]
 
 
 class _Adapter(HTTPAdapter):

@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import CorruptionError, SourceError
+from bkctl.files.small import read_small
 from bkctl.proto import encryptionpb_pb2
 from bkctl.proto.strict import has_unknown_fields, parse
 
 _PLAINTEXT = encryptionpb_pb2.PLAINTEXT
 _FILE_DICT_HEADER = 16
+# A dictionary has about a hundred bytes a file, OPTIONS some 10 kB a column family.
+_MAX_FILE_DICT, _MAX_OPTIONS = 256 << 20, 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,8 @@ def _refuse_titan(db_dir: Path) -> None:
 def _refuse_encryption(db_dir: Path) -> None:
     for folder in dict.fromkeys((db_dir, db_dir.parent)):
         file_dict = folder / "file.dict"
-        if file_dict.is_file():
-            name = _first_encrypted(file_dict.read_bytes())
+        if file_dict.exists():
+            name = _first_encrypted(read_small(file_dict, _MAX_FILE_DICT))
             if name is not None:
                 raise SourceError(
                     f"{file_dict}: the store is encrypted at rest ({name} and maybe more), "
@@ -128,7 +131,7 @@ def _newest_options(db_dir: Path) -> str:
     ]
     if not found:
         return ""
-    return (db_dir / max(found)[1]).read_text("utf-8", "replace")
+    return read_small(db_dir / max(found)[1], _MAX_OPTIONS).decode("utf-8", "replace")
 
 
 def _recycles(options: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import CorruptionError, SourceError
+from bkctl.files.small import open_regular
 from bkctl.store.manifest import ManifestState
 from bkctl.store.wal import WalSummary, read_wal
 
@@ -59,7 +60,7 @@ def open_logs(wal_dir: Path, min_number: int) -> list[OpenLog]:
         for number in sorted(_live_numbers(wal_dir, min_number), reverse=True):
             path = wal_dir / f"{number:06}.log"
             try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = open_regular(path)
             except FileNotFoundError:
                 raise CorruptionError(f"{path}: the log went away; the store changed") from None
             except OSError as e:

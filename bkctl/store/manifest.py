@@ -22,7 +22,8 @@ A record is a version edit, a sequence of (varint tag, fields):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,9 @@ from bkctl.sst.checksums import masked_crc32c
 BLOCK_SIZE = 32 * 1024
 HEADER_SIZE = 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+MAX_BYTES = 2 << 30
+"""What a MANIFEST may have; RocksDB begins a new one at 1 GiB, TiKV's at 128 or 256 MiB."""
+_CHUNK = 32 * BLOCK_SIZE
 _SAFE_IGNORE = 1 << 13
 _WAL_ADDITION, _WAL_DELETION, _WAL_ADDITION_2, _WAL_DELETION_2 = 8196, 8197, 8199, 8200
 _VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
@@ -100,8 +104,10 @@ class TornTailError(CorruptionError):
     """The MANIFEST ends in the middle of a record."""
 
 
-def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> ManifestState:
-    """Add up a MANIFEST's version edits.
+def read_manifest(
+    content: bytes | Iterable[bytes], path: Path, *, torn_tail_ok: bool = False
+) -> ManifestState:
+    """Add up a MANIFEST's version edits; its `content` is whole, or the file's blocks in turn.
 
     `path` is named in errors. Raises CorruptionError for a record that is damaged or makes no
     sense, TornTailError for one that is cut off at the end of the file unless `torn_tail_ok`
@@ -109,7 +115,8 @@ def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> Man
     """
     builder = _Builder()
     try:
-        for record in read_records(data, path):
+        blocks = blocks_of(content) if isinstance(content, bytes) else content
+        for record in read_records(blocks, path):
             builder.apply(record)
     except TornTailError:
         if not torn_tail_ok:
@@ -120,38 +127,65 @@ def read_manifest(data: bytes, path: Path, *, torn_tail_ok: bool = False) -> Man
     return builder.state()
 
 
-def read_records(data: bytes, path: Path) -> Iterator[bytes]:
+def blocks_of(content: bytes) -> Iterator[bytes]:
+    """A log's content as blocks."""
+    for start in range(0, len(content), BLOCK_SIZE):
+        yield content[start : start + BLOCK_SIZE]
+
+
+def file_blocks(descriptor: int, size: int) -> Iterator[bytes]:
+    """The first `size` bytes of an open log as blocks, few of which are in memory at a time."""
+    for start in range(0, size, _CHUNK):
+        chunk = os.pread(descriptor, min(_CHUNK, size - start), start)
+        yield from blocks_of(chunk)
+        if len(chunk) < min(_CHUNK, size - start):
+            return
+
+
+def read_records(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
     """Yield whole version edits, every physical record checked against its checksum.
 
-    Raises CorruptionError, TornTailError for a record that is cut off at the end of the file.
+    All `blocks` but the last have BLOCK_SIZE bytes. Raises CorruptionError, TornTailError for a
+    record that is cut off at the end of the file.
     """
     parts: list[bytes] = []
-    pos, end = 0, len(data)
-    while pos < end:
-        left = BLOCK_SIZE - pos % BLOCK_SIZE
-        if left < HEADER_SIZE:
-            pos += left
-            continue
-        if not any(data[pos : pos + HEADER_SIZE]) and not data[pos:].strip(b"\0"):
-            break  # space set aside for records that were never written
-        length = int.from_bytes(data[pos + 4 : pos + 6], "little")
-        stop = pos + HEADER_SIZE + length
-        if pos + HEADER_SIZE > end or (stop > end and length + HEADER_SIZE <= left):
-            raise _torn(path, pos)
-        if length + HEADER_SIZE > left:
-            raise CorruptionError(f"{path}: record at offset {pos} passes the end of its block")
-        kind, body = data[pos + 6], data[pos + 6 : stop]
-        if masked_crc32c(body) != int.from_bytes(data[pos : pos + 4], "little"):
-            raise CorruptionError(f"{path}: checksum mismatch in the record at offset {pos}")
-        if kind not in (FULL, FIRST, MIDDLE, LAST) or (kind in (FULL, FIRST)) == bool(parts):
-            raise CorruptionError(f"{path}: record of type {kind} at offset {pos} is out of place")
-        parts.append(body[1:])
-        if kind in (FULL, LAST):
-            yield b"".join(parts)
-            parts = []
-        pos = stop
+    start, rest = 0, iter(blocks)
+    for block in rest:
+        pos, end = 0, len(block)
+        while pos < end and BLOCK_SIZE - pos >= HEADER_SIZE:
+            if not any(block[pos : pos + HEADER_SIZE]) and not block[pos:].strip(b"\0"):
+                if any(later.strip(b"\0") for later in rest):
+                    raise _damaged(path, start + pos)
+                pos = end  # space set aside for records that were never written
+                break
+            length = int.from_bytes(block[pos + 4 : pos + 6], "little")
+            left = BLOCK_SIZE - pos
+            stop = pos + HEADER_SIZE + length
+            if pos + HEADER_SIZE > end or (stop > end and length + HEADER_SIZE <= left):
+                raise _torn(path, start + pos)
+            if length + HEADER_SIZE > left:
+                raise CorruptionError(
+                    f"{path}: record at offset {start + pos} passes the end of its block"
+                )
+            kind, body = block[pos + 6], block[pos + 6 : stop]
+            if masked_crc32c(body) != int.from_bytes(block[pos : pos + 4], "little"):
+                raise _damaged(path, start + pos)
+            if kind not in (FULL, FIRST, MIDDLE, LAST) or (kind in (FULL, FIRST)) == bool(parts):
+                raise CorruptionError(
+                    f"{path}: record of type {kind} at offset {start + pos} is out of place"
+                )
+            parts.append(body[1:])
+            if kind in (FULL, LAST):
+                yield b"".join(parts)
+                parts = []
+            pos = stop
+        start += end
     if parts:
-        raise _torn(path, end)
+        raise _torn(path, start)
+
+
+def _damaged(path: Path, pos: int) -> CorruptionError:
+    return CorruptionError(f"{path}: checksum mismatch in the record at offset {pos}")
 
 
 def _torn(path: Path, pos: int) -> TornTailError:

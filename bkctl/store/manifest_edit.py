@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from bkctl.codec.varint import encode_uvarint
@@ -29,25 +30,29 @@ _FILES_PER_EDIT = 1024
 _KINDS = {(True, True): FULL, (True, False): FIRST, (False, False): MIDDLE, (False, True): LAST}
 
 
-def without_files(data: bytes, path: Path, files: Iterable[LiveFile]) -> bytes:
-    """The MANIFEST `data` with `files`, which must be live, deleted by further version edits.
+def without_files(
+    blocks: Iterable[bytes], path: Path, files: Iterable[LiveFile]
+) -> Iterator[bytes]:
+    """A MANIFEST, in pieces, with `files`, which must be live, deleted by further version edits.
 
-    A record cut off at the end is dropped, as RocksDB would. Raises CorruptionError, naming
-    `path`, for other damage.
+    `blocks` are its own. A record cut off at the end is dropped, as RocksDB would. Raises
+    CorruptionError, naming `path`, for other damage.
     """
-    edits = list(_whole_records(data, path))
+    yield from _log(chain(_whole_records(blocks, path), _deletions(files)))
+
+
+def _deletions(files: Iterable[LiveFile]) -> Iterator[bytes]:
     by_family: dict[int, list[LiveFile]] = {}
     for file in files:
         by_family.setdefault(file.family_id, []).append(file)
     for family_id, deleted in by_family.items():
         for first in range(0, len(deleted), _FILES_PER_EDIT):
-            edits.append(_deletion(family_id, deleted[first : first + _FILES_PER_EDIT]))
-    return b"".join(_log(edits))
+            yield _deletion(family_id, deleted[first : first + _FILES_PER_EDIT])
 
 
-def _whole_records(data: bytes, path: Path) -> Iterator[bytes]:
+def _whole_records(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
     try:
-        yield from read_records(data, path)
+        yield from read_records(blocks, path)
     except TornTailError:
         return
 

@@ -7,6 +7,7 @@ UnreadableError, and is RocksDB's to read.
 
 from __future__ import annotations
 
+import os
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from bkctl.sst.columns import Columns, decode_blocks, row_counts
 from bkctl.sst.format import BlockHandle
 from bkctl.sst.properties import EXTERNAL_VERSION
 from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
-from bkctl.store.manifest import LiveFile, read_manifest
+from bkctl.store.manifest import LiveFile, file_blocks, read_manifest
 
 # What is kept of an open file is its index: about 100 bytes a block.
 _OPEN_TABLES = 64
@@ -199,7 +200,9 @@ class Tables:
         if self._files is None:
             current = (self._db_dir / "CURRENT").read_text().strip()
             manifest = self._db_dir / current
-            state = read_manifest(manifest.read_bytes(), manifest)
+            with manifest.open("rb") as log:
+                size = os.fstat(log.fileno()).st_size
+                state = read_manifest(file_blocks(log.fileno(), size), manifest)
             self._files = {name: [] for name in state.families}
             for file in state.live_files:
                 self._files[file.family].append(file)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import SourceError
+from bkctl.files.small import read_small
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,15 +36,14 @@ def read_tikv_config(db_dir: Path) -> TikvConfig | None:
     """
     for folder in (db_dir.parent, db_dir):
         path = folder / NAME
-        if path.is_file():
+        if path.exists():
             return _parse(path)
     return None
 
 
 def _parse(path: Path) -> TikvConfig:
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES).decode()
+        text = read_small(path, _MAX_BYTES).decode()
         storage = tomllib.loads(text).get("storage", {})
     except OSError as e:
         raise SourceError(f"{path}: cannot be read ({e.strerror})") from None

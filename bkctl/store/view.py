@@ -30,16 +30,25 @@ from pathlib import Path
 from types import TracebackType
 
 from bkctl.errors import CorruptionError, SourceError
+from bkctl.files.small import open_regular, read_small
 from bkctl.folders import PrivateFolder, making_files
 from bkctl.store.layout import StoreLayout
 from bkctl.store.logs import OpenLog, check_logs, choose_wal_dir, close_logs, open_logs
-from bkctl.store.manifest import LiveFile, ManifestState, TornTailError, read_manifest
+from bkctl.store.manifest import (
+    MAX_BYTES,
+    LiveFile,
+    ManifestState,
+    TornTailError,
+    file_blocks,
+    read_manifest,
+)
 from bkctl.store.manifest_edit import without_files
 
 _PREFIX = "bkctl-view-"
 _ATTEMPTS = 200
 _SPARE_DESCRIPTORS = 256
 _COPY_CHUNK = 1 << 20
+_MAX_CURRENT = 4096
 
 
 class PinnedView:
@@ -111,17 +120,17 @@ class PinnedView:
 
     def flushed(self) -> None:
         """Read `state` anew: it is to tell of the files, too, that the logs were flushed into."""
-        manifest = self.db_dir / _manifest_name(_read(self.db_dir / "CURRENT"), self.source)
-        self.state = read_manifest(_read(manifest), manifest, torn_tail_ok=self._point_in_time)
+        manifest = self.db_dir / _manifest_name(_current(self.db_dir), self.source)
+        with _opened(manifest) as (descriptor, size):
+            self.state = self._read_manifest(descriptor, size, manifest)
 
     def narrow(self, hidden: Iterable[LiveFile]) -> Path:
         """Make a second folder to open, which shows the view without these files; give its path.
 
         Logs must have been flushed. Raises StorageError where it cannot be written.
         """
-        manifest = _manifest_name(_read(self.db_dir / "CURRENT"), self.source)
+        manifest = _manifest_name(_current(self.db_dir), self.source)
         hidden = tuple(hidden)
-        content = without_files(_read(self.db_dir / manifest), self.db_dir / manifest, hidden)
         hidden_names = {file.name for file in hidden}
         narrow = self.folder / "narrow"
         with making_files(narrow):
@@ -130,7 +139,9 @@ class PinnedView:
             for file in self.state.live_files:
                 if file.name not in hidden_names:
                     (narrow / file.name).symlink_to(self.db_dir / file.name)
-            (narrow / manifest).write_bytes(content)
+            path = self.db_dir / manifest
+            with _opened(path) as (descriptor, size), (narrow / manifest).open("xb") as out:
+                out.writelines(without_files(file_blocks(descriptor, size), path, hidden))
             (narrow / "CURRENT").write_text(f"{manifest}\n")
         return narrow
 
@@ -147,20 +158,28 @@ class PinnedView:
     def _try_pin(self) -> ManifestState | None:
         """Pin what the MANIFEST names now; None if the store moved on meanwhile."""
         db_dir = self._layout.db_dir
-        current = _read(db_dir / "CURRENT")
+        current = _current(db_dir)
         manifest = self._manifest = db_dir / _manifest_name(current, db_dir)
-        try:
-            content = _read(manifest)
-        except CorruptionError:
-            if _read(db_dir / "CURRENT") != current:
-                return None
-            raise
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = stack.enter_context(_opened(manifest))
+            except CorruptionError:
+                if _current(db_dir) != current:
+                    return None
+                raise
+            return self._try_pin_as(current, opened, stack)
+
+    def _try_pin_as(
+        self, current: bytes, opened: tuple[int, int], stack: contextlib.ExitStack
+    ) -> ManifestState | None:
+        """Pin what the open MANIFEST names, of its descriptor and size when CURRENT was so."""
+        db_dir, manifest = self._layout.db_dir, self._manifest
 
         def moved_on() -> bool:
-            return _read(db_dir / "CURRENT") != current or _size(manifest) != len(content)
+            return _current(db_dir) != current or _size(manifest) != opened[1]
 
         try:
-            state = read_manifest(content, manifest, torn_tail_ok=self._point_in_time)
+            state = self._read_manifest(*opened, manifest)
         except TornTailError:
             # A live store may have been in the middle of appending.
             if moved_on():
@@ -175,16 +194,19 @@ class PinnedView:
             if moved_on():
                 return None
             raise
-        with contextlib.ExitStack() as stack:
-            stack.callback(close_logs, logs)
-            if moved_on():
-                return None
-            self._fill(state, manifest.name, content, logs)
-            # A recycled log is written over in place once it is obsolete.
-            if self._layout.recycles_wal and logs and moved_on():
-                return None
+        stack.callback(close_logs, logs)
+        if moved_on():
+            return None
+        self._fill(state, manifest.name, opened, logs)
+        # A recycled log is written over in place once it is obsolete.
+        if self._layout.recycles_wal and logs and moved_on():
+            return None
         self._check_logs(state, logs)
         return state
+
+    def _read_manifest(self, descriptor: int, size: int, path: Path) -> ManifestState:
+        blocks = file_blocks(descriptor, size)
+        return read_manifest(blocks, path, torn_tail_ok=self._point_in_time)
 
     def _open_files(self, state: ManifestState) -> None:
         wanted = {file.name: file for file in state.live_files}
@@ -198,7 +220,7 @@ class PinnedView:
     def _open_checked(self, file: LiveFile) -> int:
         path = self._layout.db_dir / file.name
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = open_regular(path)
         except FileNotFoundError:
             raise CorruptionError(
                 f"{path}: missing: the MANIFEST names it ({file.size} bytes, family {file.family})"
@@ -237,7 +259,11 @@ class PinnedView:
                 path.unlink()
 
     def _fill(
-        self, state: ManifestState, manifest: str, content: bytes, logs: list[OpenLog]
+        self,
+        state: ManifestState,
+        manifest: str,
+        opened: tuple[int, int],
+        logs: list[OpenLog],
     ) -> None:
         """Write the private folder: links for SST files, copies for what is small and mutable."""
         with making_files(self.db_dir):
@@ -246,7 +272,7 @@ class PinnedView:
             # Only live files: RocksDB may give other numbers to new files of the view's own.
             for file in state.live_files:
                 self._link(self.db_dir / file.name, self._descriptors[file.name])
-            (self.db_dir / manifest).write_bytes(content)
+            _copy_prefix(opened[0], self.db_dir / manifest, opened[1])
             (self.db_dir / "CURRENT").write_text(f"{manifest}\n")
             for log in logs:
                 _copy_prefix(log.descriptor, self.db_dir / log.path.name, log.size)
@@ -267,9 +293,28 @@ class PinnedView:
             raise
 
 
-def _read(path: Path) -> bytes:
+def _current(db_dir: Path) -> bytes:
+    """What CURRENT says."""
+    path = db_dir / "CURRENT"
+    with _reading(path):
+        return read_small(path, _MAX_CURRENT)
+
+
+@contextlib.contextmanager
+def _opened(manifest: Path) -> Iterator[tuple[int, int]]:
+    """A MANIFEST's descriptor, and its size now."""
+    with _reading(manifest):
+        descriptor = open_regular(manifest, MAX_BYTES)
     try:
-        return path.read_bytes()
+        yield descriptor, os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise CorruptionError(f"{path}: missing; the store is incomplete") from None
     except OSError as e:
@@ -302,7 +347,7 @@ def _unknown_files(db_dir: Path, state: ManifestState) -> tuple[Path, ...]:
 def _is_open(db_dir: Path) -> bool:
     """Whether a process holds RocksDB's lock on the directory; only asks, takes no lock."""
     try:
-        with (db_dir / "LOCK").open("rb") as lock:
+        with os.fdopen(open_regular(db_dir / "LOCK"), "rb") as lock:
             query = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
             answer = fcntl.fcntl(lock, fcntl.F_GETLK, query)
     except OSError:

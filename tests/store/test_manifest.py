@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from rocksdict import AccessType, Options, Rdict
 
 from bkctl.errors import CorruptionError
-from bkctl.store.manifest import TornTailError, read_manifest
+from bkctl.store.manifest import (
+    BLOCK_SIZE,
+    ManifestState,
+    TornTailError,
+    blocks_of,
+    file_blocks,
+    read_manifest,
+)
 
 
 def make_store(path: Path, flushes: int = 3) -> Path:
@@ -107,6 +116,31 @@ def test_every_flipped_byte_is_found(manifest: Path) -> None:
 def test_space_set_aside_behind_the_last_record_is_no_damage(manifest: Path) -> None:
     content = manifest.read_bytes()
     assert read_manifest(content + bytes(5000), manifest) == read_manifest(content, manifest)
+
+
+def test_damage_between_zeros_is_found(manifest: Path) -> None:
+    content = manifest.read_bytes()
+    for zeros in (100, BLOCK_SIZE, 3 * BLOCK_SIZE):
+        with pytest.raises(CorruptionError, match="checksum mismatch"):
+            read_manifest(content + bytes(zeros) + b"x" + bytes(zeros), manifest)
+
+
+def read_file(path: Path) -> ManifestState:
+    with path.open("rb") as file:
+        return read_manifest(file_blocks(file.fileno(), path.stat().st_size), path)
+
+
+def test_a_manifest_of_any_size_is_read_a_piece_at_a_time(manifest: Path) -> None:
+    content = manifest.read_bytes()
+    expected = read_manifest(content, manifest)
+    assert read_manifest(blocks_of(content), manifest) == read_file(manifest) == expected
+    os.truncate(manifest, 256 << 20)
+    tracemalloc.start()
+    try:
+        assert read_file(manifest) == expected
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_manifest_of_several_blocks_is_read(tmp_path: Path) -> None:
