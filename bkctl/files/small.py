@@ -50,9 +50,13 @@ def open_regular(path: Path | str, limit: int | None = None) -> int:
     return descriptor
 
 
-def read_small(path: Path | str, limit: int) -> bytes:
-    """Read a whole file of at most `limit` bytes; raises as `open_regular` does."""
-    descriptor = open_regular(path, limit)
+def read_small(path: Path | str, limit: int, *, waits: bool = False) -> bytes:
+    """Read a whole file of at most `limit` bytes; raises as `open_regular` does.
+
+    With `waits`, a named pipe will do, whose other end may still have to come: a shell's
+    `<(command)` is one.
+    """
+    descriptor = _open_pipe(path) if waits and _is_pipe(path) else open_regular(path, limit)
     try:
         pieces, left = [], limit + 1
         while left and (piece := os.read(descriptor, min(left, _PIECE))):
@@ -63,6 +67,14 @@ def read_small(path: Path | str, limit: int) -> bytes:
     if not left:
         raise _too_large(path, "more", limit)
     return b"".join(pieces)
+
+
+def _is_pipe(path: Path | str) -> bool:
+    return stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def _open_pipe(path: Path | str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def _is_null(status: os.stat_result) -> bool:

@@ -29,7 +29,7 @@ _ADVICE = "fetch the map again from PD (pd-ctl region)"
 def load(path: Path) -> list[Region]:
     """Read a file of PD's JSON; RegionMapError if it cannot be read or is malformed."""
     try:
-        text = read_small(path, _MAX_BYTES)
+        text = read_small(path, _MAX_BYTES, waits=True)
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise RegionMapError(

@@ -19,7 +19,7 @@ _TOLD = """
 import os, sys
 os.umask(int(os.environ["UMASK"], 8))
 from bkctl.merge import worker as merge_worker
-from bkctl.restore import restore
+from bkctl.restore import build
 from bkctl.sst import writer
 from bkctl.storage import local
 from bkctl.store import source
@@ -50,7 +50,7 @@ watch(local.LocalStorage, "create")
 watch(local.LocalStorage, "write")
 watch(source, "flush_logs")
 watch(merge_worker, "build_layers")
-watch(restore, "_build")
+watch(build.Workshop, "build")
 from bkctl.__main__ import main
 main()
 """
