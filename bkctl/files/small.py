@@ -53,10 +53,10 @@ def open_regular(path: Path | str, limit: int | None = None) -> int:
 def read_small(path: Path | str, limit: int, *, waits: bool = False) -> bytes:
     """Read a whole file of at most `limit` bytes; raises as `open_regular` does.
 
-    With `waits`, a named pipe will do, whose other end may still have to come: a shell's
-    `<(command)` is one.
+    With `waits`, a pipe without a name will do, which has its other end already: a shell's
+    `<(command)` is one. What comes through it is waited for.
     """
-    descriptor = _open_pipe(path) if waits and _is_pipe(path) else open_regular(path, limit)
+    descriptor = _open_pipe(path) if waits and _is_unnamed(path) else open_regular(path, limit)
     try:
         pieces, left = [], limit + 1
         while left and (piece := os.read(descriptor, min(left, _PIECE))):
@@ -69,8 +69,10 @@ def read_small(path: Path | str, limit: int, *, waits: bool = False) -> bytes:
     return b"".join(pieces)
 
 
-def _is_pipe(path: Path | str) -> bool:
-    return stat.S_ISFIFO(os.stat(path).st_mode)
+def _is_unnamed(path: Path | str) -> bool:
+    """Tell whether a path like /dev/fd/3 leads to a pipe that is no file of a folder."""
+    folder, name = os.path.split(os.path.realpath(path))
+    return folder == f"/proc/{os.getpid()}/fd" and name.startswith("pipe:[")
 
 
 def _open_pipe(path: Path | str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,31 @@ def test_small_files_links_to_them_and_nothing_are_read(tmp_path: Path) -> None:
         read_small(tmp_path / "x", LIMIT - 1)
     with pytest.raises(FileNotFoundError):
         read_small(tmp_path / "missing", LIMIT)
+
+
+def test_a_pipe_without_a_name_is_read_if_asked_for(tmp_path: Path) -> None:
+    for size, says in ((LIMIT, None), (LIMIT + 1, "has more bytes")):
+        reader, writer = os.pipe()
+        filler = threading.Thread(target=fill, args=(writer, size))
+        filler.start()
+        path = f"/dev/fd/{reader}"
+        with pytest.raises(UnfitFileError, match="is a named pipe"):
+            read_small(path, LIMIT)
+        if says is None:
+            assert read_small(path, LIMIT, waits=True) == bytes(LIMIT)
+        else:
+            with pytest.raises(UnfitFileError, match=says):
+                read_small(path, LIMIT, waits=True)
+        os.close(reader)
+        filler.join()
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(UnfitFileError, match="is a named pipe"):
+        read_small(tmp_path / "x", LIMIT, waits=True)
+
+
+def fill(writer: int, size: int) -> None:
+    with open(writer, "wb") as file:
+        file.write(bytes(size))
 
 
 def test_a_file_that_grows_is_read_to_the_limit_only(
