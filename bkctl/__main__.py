@@ -23,6 +23,7 @@ def main() -> None:
         app(prog_name="bkctl")
     finally:
         interrupts.settle()
+        interrupts.deafen()
         # The system takes it all back at once; nothing is to be looked through for that.
         gc.freeze()
         if processes := sys.modules.get("bkctl.pool.processes"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from bkctl import __version__, interrupts
 from bkctl.commands.config import value_origin
-from bkctl.commands.endings import Terminated, exit_code_of
+from bkctl.commands.endings import UNWINDING, exit_code_of
 from bkctl.errors import BkctlError
 from bkctl.files.access import private_files
 from bkctl.ui import log
@@ -42,7 +41,7 @@ in a variable: BKCTL_REGION_MAP sets --region-map. The command line wins, then t
 Exit codes: 0 done; 1 failed; 2 bad option or unreadable input, nothing was
 started; 3 some ranges failed; 4 some ranges failed, all on locked keys;
 5 verify found damage; 6 another run holds the repository's lock;
-130/143 interrupted.
+129/130/143 interrupted.
 """
 
 
@@ -131,6 +130,7 @@ def error_boundary() -> Iterator[None]:
                 yield
             finally:
                 sys.stdout.flush()
+            interrupts.settle()
     except BkctlError as e:
         _say(e, str(e) if e.kind == "other" else f"{e.kind}: {e}", e.kind)
         raise typer.Exit(exit_code_of(e)) from None
@@ -187,7 +187,7 @@ def _signals_unwind() -> Iterator[None]:
         return
 
     interrupts.unsettle()
-    with interrupts.unwinding({signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}):
+    with interrupts.unwinding(UNWINDING):
         yield
 
 

@@ -68,7 +68,7 @@ class WorkerDiedError(BkctlError):
 
 
 class CancelledError(BkctlError):
-    """The run was told to stop; `signum` is the signal (2 or 15), the exit code 128 + signum."""
+    """The run was told to stop; `signum` is the signal (1, 2 or 15), the exit code 128 + signum."""
 
     def __init__(self, signum: int, outcome: str = "nothing was published") -> None:
         super().__init__(f"interrupted; {outcome}")

@@ -8,6 +8,7 @@ an interrupt because a signal met it while it was clearing up. So every handler 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -16,11 +17,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _AGAIN_SECONDS = 0.05
 
 _settled = False
+_is_settling = False
+# Signals that came meanwhile.
+_waiting: list[int] = []
 
 
 def settle() -> None:
@@ -29,10 +33,41 @@ def settle() -> None:
     _settled = True
 
 
+@contextlib.contextmanager
+def settling() -> Iterator[None]:
+    """The block brings the outcome about, in a step: signals wait until it is through or failed.
+
+    If it is through, the outcome is settled, and they change nothing; else they are handled then.
+    Handlers run between any two steps of the main thread, whatever thread is told of a signal, so
+    that blocking signals would not do. To be kept short: nothing else breaks the block off.
+    """
+    global _is_settling
+    _is_settling = True
+    try:
+        yield
+        settle()
+    finally:
+        _is_settling = False
+        waiting, _waiting[:] = tuple(_waiting), ()
+        if not _settled:
+            for signum in waiting:
+                signal.raise_signal(signum)
+
+
 def unsettle() -> None:
     """Signals count again: a command begins."""
     global _settled
     _settled = False
+    _waiting.clear()
+
+
+def deafen() -> None:
+    """Let signals change nothing any more, to the very end of the process.
+
+    Python's own handlers end before the process does, and what is left of it could be killed then.
+    """
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def is_settled() -> bool:
@@ -87,7 +122,30 @@ def unwinding(errors: dict[int, type[BaseException]]) -> Iterator[None]:
 def _install(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     # What the program was started to ignore (a shell's background jobs, SIGINT) stays ignored.
     heard = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
-    return {signum: signal.signal(signum, handler) for signum in heard}
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            _leave_terminal()
+        if _is_settling:
+            _waiting.append(signum)
+        else:
+            handler(signum, frame)
+
+    return {signum: signal.signal(signum, handle) for signum in heard}
+
+
+def _leave_terminal() -> None:
+    """Let what is said go nowhere if the terminal is gone: writing there would be an error."""
+    import termios
+
+    for stream in (1, 2):
+        try:
+            termios.tcgetattr(stream)
+        except termios.error as e:
+            if e.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bkctl import interrupts
 from bkctl.archive.meta import MAX_META_BYTES, BackupMeta, decode_meta, encode_meta
 from bkctl.archive.names import LOCK_NAME, META_NAME, REPORT_NAME, check_backup_name
 from bkctl.archive.report import Report
@@ -120,7 +121,7 @@ class BackupDir:
         `check` is called between the two, to raise if this run may not publish any more.
         Return the report as it is stored, with backupmeta's hash. Before that, every file that
         `meta` names must be there at its size and `meta` must read back as it is, or StorageError
-        or CorruptionError is raised and nothing is published.
+        or CorruptionError is raised and nothing is published. Signals change nothing from then on.
         """
         data = encode_meta(meta)
         decode_meta(data, f"{self.where}: {META_NAME} to be written")
@@ -131,7 +132,8 @@ class BackupDir:
         self.write_report(report)
         check()
         # Nothing may follow: what fails after this line fails a backup that counts.
-        self._storage.create(self.object_name(META_NAME), data)
+        with interrupts.settling():
+            self._storage.create(self.object_name(META_NAME), data)
         return report
 
     def _check_files(self, meta: BackupMeta) -> None:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 _SET_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # In bytes on macOS, in KiB everywhere else.
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 

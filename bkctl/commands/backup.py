@@ -40,7 +40,7 @@ Example:
 Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
 was started; 3 some ranges failed, nothing is published, what is finished is
 kept for --resume; 4 the same, all of them on locked keys; 6 another run holds
-the repository's lock, nothing was started; 130/143 interrupted.
+the repository's lock, nothing was started; 129/130/143 interrupted.
 """
 
 _MAX_SHOWN = 20

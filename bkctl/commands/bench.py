@@ -40,7 +40,7 @@ Example:
 
 \b
 Exit codes: 0 measured; 1 failed; 2 bad option or unreadable input;
-130/143 interrupted.
+129/130/143 interrupted.
 """
 STORES = ("short", "long", "versions", "raw")
 _OWN, _ALL = "own", "all"

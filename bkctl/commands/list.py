@@ -19,7 +19,7 @@ Example:
 
 \b
 Exit codes: 0 listed, even if there is none; 1 failed; 2 bad option;
-130/143 interrupted.
+129/130/143 interrupted.
 """
 
 

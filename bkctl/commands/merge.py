@@ -42,7 +42,7 @@ Example:
 Exit codes: 0 published, planned, or nothing to merge; 1 failed; 2 no such
 chain, one that cannot be merged, or a bad option; 3 some ranges failed, what
 is finished is kept for --resume; 5 a backup of the chain is damaged; 6 another
-run holds the repository's lock; 130/143 interrupted.
+run holds the repository's lock; 129/130/143 interrupted.
 """
 _MAX_SHOWN = 50
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Annotated
 
+from bkctl import interrupts
 from bkctl.commands import options
 from bkctl.commands.signals import Stop, stop_on_signal
 from bkctl.errors import CancelledError, UsageError
@@ -32,7 +33,7 @@ Example:
 
 \b
 Exit codes: 0 pruned; 1 failed; 2 bad option, nothing was removed; 6 another
-run holds the repository's lock; 130/143 interrupted. A prune that was cut off
+run holds the repository's lock; 129/130/143 interrupted. A prune that was cut off
 leaves only whole backups; the next one does the rest.
 """
 
@@ -144,7 +145,7 @@ def _run(storage: Storage, policy: Policy, after: int, *, as_json: bool) -> None
 
 
 def _check(lock: RepositoryLock, stop: Stop) -> None:
-    if stop.is_asked():
+    if stop.is_asked() and not interrupts.is_settled():
         raise CancelledError(stop.signum, "the next prune does the rest")
     lock.check()
 

@@ -36,7 +36,7 @@ Example:
 
 \b
 Exit codes: 0 planned; 1 failed; 2 bad option or unreadable input;
-130/143 interrupted.
+129/130/143 interrupted.
 """
 _MAX_SHOWN = 20
 _COLUMNS = (

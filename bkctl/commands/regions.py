@@ -36,7 +36,7 @@ Example:
 
 \b
 Exit codes: 0 printed, or the map is sound; 1 the map has problems;
-2 bad option or unreadable input; 130/143 interrupted.
+2 bad option or unreadable input; 129/130/143 interrupted.
 """
 _PLURALS = {
     "overlap": "overlaps",

@@ -37,7 +37,7 @@ Example:
 
 \b
 Exit codes: 0 restored, or planned; 1 failed; 2 no such backup, bad option or
-a --to that is not empty; 5 the backup is damaged; 130/143 interrupted.
+a --to that is not empty; 5 the backup is damaged; 129/130/143 interrupted.
 """
 _MAX_SHOWN = 50
 

@@ -21,7 +21,7 @@ Example:
 
 \b
 Exit codes: 0 shown; 1 failed; 2 no such backup, bad option;
-130/143 interrupted.
+129/130/143 interrupted.
 """
 
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="The backup; default: latest.")]

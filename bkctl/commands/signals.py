@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM for commands that stop in good order: the first asks, the second breaks."""
+"""Signals to commands that stop in good order: the first asks, the second breaks."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Stop:
         return self.signum != 0
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if interrupts.is_settled():
+            return
         if self.signum:
             raise CancelledError(signum)
         self.signum = signum
@@ -34,6 +36,7 @@ def stop_on_signal() -> Iterator[Stop]:
 
     A block that comes to its end has brought the outcome about: later signals change nothing.
     """
+    interrupts.unsettle()
     stop = Stop()
     with interrupts.handled_by(stop._handle):
         yield stop

@@ -36,7 +36,7 @@ Example:
 
 \b
 Exit codes: 0 whole; 1 not finished, a file or worker failed; 2 no such
-backup, bad option; 5 damaged, or not what the store has; 130/143 interrupted.
+backup, bad option; 5 damaged, or not what the store has; 129/130/143 interrupted.
 """
 _MAX_SHOWN = 50
 

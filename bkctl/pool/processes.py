@@ -4,7 +4,7 @@ A process is forked while its parent has but one thread: it then finds all modul
 starts in milliseconds. Behind threads (RocksDB's, a progress display's) a fork could inherit a
 lock that is never released; there it is spawned, which takes it a fresh interpreter.
 
-Ctrl-C, which reaches all processes of a terminal, is the parent's.
+Ctrl-C and a terminal's hanging up, which reach all processes of a terminal, are the parent's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_SHIELDED = (signal.SIGINT, signal.SIGTERM)
+_SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STDERR = 2
 
 # glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (malloc.h), and bytes.
@@ -41,7 +41,7 @@ def can_fork() -> bool:
 
 
 def start_shielded(target: Callable[..., None], args: tuple[Any, ...], name: str) -> BaseProcess:
-    """Start a process with signals blocked, so that it cannot die of SIGINT before it is ready.
+    """Start a process with signals blocked, so that it cannot die of one before it is ready.
 
     Nor can a signal's error leave a process behind that is half started, and known to nobody.
     `target` is a module-level function that calls `begin` first thing. The process is a daemon.
@@ -67,11 +67,12 @@ def start_shielded(target: Callable[..., None], args: tuple[Any, ...], name: str
 
 
 def begin() -> None:
-    """In a started process: leave SIGINT to the parent for good, and end when the parent does.
+    """In a started process: leave what a terminal sends to the parent, and end when that does.
 
     SIGTERM ends it from here on, without a word.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHIELDED)
     _silence_libraries()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from bkctl import interrupts
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.names import META_NAME
 from bkctl.errors import UsageError
@@ -141,12 +142,15 @@ def carry_out(storage: Storage, plan: PrunePlan, check: Callable[[], None]) -> I
 
     `check` is called before each, to raise if this run may not go on. What runs left that is no
     object, such as temporary files and unfinished uploads, goes too, but not from folders that are
-    not ours. Raises StorageError where the storage fails; the rest can be removed later.
+    not ours. Once there is nothing else to remove, signals change nothing. Raises StorageError
+    where the storage fails; the rest can be removed later.
     """
     for decision in plan.removals:
         check()
         BackupDir(storage, decision.name).delete()
         yield decision
+    # All that was to go is gone, and the rest is tidying up.
+    interrupts.settle()
     check()
     storage.discard_staging("")
     for decision in plan.decisions:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from bkctl import interrupts
 from bkctl.errors import StorageError, UsageError
 from bkctl.restore.build import Workshop
 from bkctl.restore.files import FileFetcher, How, ReadyFile
@@ -174,8 +175,9 @@ def _make_parents(path: Path, made: list[Path]) -> None:
 
 def _publish(db_dir: Path, target: Path) -> None:
     try:
-        os.rename(db_dir, target)
-        _sync(target.parent)
+        with interrupts.settling():
+            os.rename(db_dir, target)
+            _sync(target.parent)
     except OSError as e:
         if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise StorageError(
