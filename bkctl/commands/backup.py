@@ -139,7 +139,7 @@ def backup(
     metrics_file: options.MetricsFile = None,
     on_success: options.OnSuccess = None,
     on_failure: options.OnFailure = None,
-    group_readable: options.GroupReadable = False,
+    group_readable: files.GroupReadable = False,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,

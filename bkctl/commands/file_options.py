@@ -1,10 +1,11 @@
-"""The options of commands that make SST files and store them: how, of what size, how fast."""
+"""The options of commands that make files: how, of what size, how fast, for whom."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from bkctl.commands import options
+from bkctl.files import access
 
 Compression = Annotated[
     str,
@@ -22,5 +23,21 @@ RateLimit = Annotated[
     str | None,
     options.option(
         "--rate-limit", metavar="SIZE", help="Bytes a second to storage, like 50MiB; default: all."
+    ),
+]
+
+
+def _use_group_readable(group_readable: bool) -> bool:
+    if group_readable:
+        access.let_group_read()
+    return group_readable
+
+
+GroupReadable = Annotated[
+    bool,
+    options.option(
+        "--group-readable",
+        callback=_use_group_readable,
+        help="Let the group read what is made (0640, 0750); otherwise only its user can.",
     ),
 ]

@@ -73,7 +73,7 @@ def merge(
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
-    group_readable: options.GroupReadable = False,
+    group_readable: files.GroupReadable = False,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,

@@ -20,7 +20,6 @@ from bkctl.commands.config import load_config
 from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
-from bkctl.files import access
 from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
@@ -199,22 +198,6 @@ CrypterKey = Annotated[
 CrypterKeyFile = Annotated[
     Path | None,
     option("--crypter.key-file", metavar="FILE", help="A file with the key in hexadecimal."),
-]
-
-
-def _use_group_readable(group_readable: bool) -> bool:
-    if group_readable:
-        access.let_group_read()
-    return group_readable
-
-
-GroupReadable = Annotated[
-    bool,
-    option(
-        "--group-readable",
-        callback=_use_group_readable,
-        help="Let the group read what is made (0640, 0750); otherwise only its user can.",
-    ),
 ]
 MetricsFile = Annotated[
     Path | None,

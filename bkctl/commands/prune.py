@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 from bkctl import interrupts
+from bkctl.commands import file_options as files
 from bkctl.commands import options
 from bkctl.commands.signals import Stop, stop_on_signal
 from bkctl.errors import CancelledError, UsageError
@@ -82,7 +83,7 @@ def prune(
     keep_within: KeepWithin = None,
     leftovers_after: LeftoversAfter = "7d",
     dry_run: DryRun = False,
-    group_readable: options.GroupReadable = False,
+    group_readable: files.GroupReadable = False,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,

@@ -9,6 +9,7 @@ import typer
 
 from bkctl import interrupts
 from bkctl.codec.tso import format_ts
+from bkctl.commands import file_options as files
 from bkctl.commands import options
 from bkctl.errors import UsageError
 from bkctl.ui import log
@@ -77,7 +78,7 @@ def restore(
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
-    group_readable: options.GroupReadable = False,
+    group_readable: files.GroupReadable = False,
     progress: options.Progress = options.ProgressMode.AUTO,
     json: options.Json = False,
     config: options.Config = None,
