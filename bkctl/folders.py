@@ -19,7 +19,8 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -35,16 +36,33 @@ _RANDOM = r"[a-z0-9_]{8}"
 _HOUR = 3600
 
 
+@contextlib.contextmanager
+def making_files(place: Path) -> Iterator[None]:
+    """Turn what goes wrong with temporary files in `place` into a StorageError with advice."""
+    try:
+        yield
+    except OSError as e:
+        raise StorageError(
+            f"{e.filename or place}: no room for temporary files ({e.strerror}); "
+            "set TMPDIR or --work-dir to a directory with space"
+        ) from None
+
+
 class PrivateFolder:
     """A new folder at `path`, as a context manager; it is gone at the end of the block."""
 
-    def __init__(self, prefix: str, base: Path | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        base: Path | None = None,
+        making: Callable[[Path], AbstractContextManager[None]] = making_files,
+    ) -> None:
         """Make it in `base` (default: the system's); its name begins with `prefix`.
 
-        Raises StorageError where it cannot be made.
+        `making` says what cannot be made, as a StorageError unless it is another's.
         """
         base = Path(base or tempfile.gettempdir())
-        with making_files(base):
+        with making(base):
             remove_leftovers(base, prefix)
             unnamed = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=base))
             self._folder = os.open(unnamed, OPEN_FOLDER)
@@ -71,18 +89,6 @@ class PrivateFolder:
         os.close(self._folder)
         os.close(self._owner)
         self._folder = self._owner = -1
-
-
-@contextlib.contextmanager
-def making_files(place: Path) -> Iterator[None]:
-    """Turn what goes wrong with temporary files in `place` into a StorageError with advice."""
-    try:
-        yield
-    except OSError as e:
-        raise StorageError(
-            f"{e.filename or place}: no room for temporary files ({e.strerror}); "
-            "set TMPDIR or --work-dir to a directory with space"
-        ) from None
 
 
 def refuse_work_dir_in(root: str, base: Path | None) -> None:

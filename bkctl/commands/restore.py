@@ -26,6 +26,7 @@ Which one: its name, latest (the default), or --at TS for the newest that ends t
 incremental backup brings its base along. Every file is verified first: its hash, and that each
 block and the order of its keys are sound. --to must not exist, or be an empty directory; it appears
 in one step when all is done, and not at all if anything is damaged.
+What a killed restore left beside it (DIR.bkctl-tmp-...) goes with the next one to the same place.
 
 With --start-key and --end-key only those keys are restored. Files of a local backup are hard-linked
 where possible: do not change the owner or mode of files in the new directory, as the backup shares

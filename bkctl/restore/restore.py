@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,12 +18,15 @@ from pathlib import Path
 
 from bkctl import interrupts
 from bkctl.errors import StorageError, UsageError
+from bkctl.folders import PrivateFolder
 from bkctl.restore.build import Workshop
 from bkctl.restore.files import FileFetcher, How, ReadyFile
 from bkctl.restore.plan import RestorePlan, RestoreRequest, make_restore_plan
 from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.verify.file import Finding
+
+_TEMPORARY = ".bkctl-tmp-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,25 +145,31 @@ def _fetch(
 
 @contextmanager
 def _building(target: Path) -> Iterator[Path]:
-    """A directory beside the target, gone at the end; so are parents made for it, on failure."""
+    """A directory beside the target, gone at the end; so are parents made for it, on failure.
+
+    What a killed restore to the same place left is removed first.
+    """
     made: list[Path] = []
-    folder: Path | None = None
     try:
-        try:
+        with _making(target.parent):
             _make_parents(target.parent, made)
-            folder = Path(tempfile.mkdtemp(prefix=f"{target.name}.bkctl-tmp-", dir=target.parent))
-        except OSError as e:
-            raise UsageError(
-                f"{e.filename or target.parent}: cannot be made ({e.strerror}); check --to"
-            ) from None
-        yield folder
+        with PrivateFolder(f"{target.name}{_TEMPORARY}", target.parent, _making) as folder:
+            yield folder
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
         if not target.exists():
             for parent in reversed(made):
                 with suppress(OSError):
                     parent.rmdir()
+
+
+@contextmanager
+def _making(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise UsageError(
+            f"{e.filename or place}: cannot be made ({e.strerror}); check --to"
+        ) from None
 
 
 def _make_parents(path: Path, made: list[Path]) -> None:

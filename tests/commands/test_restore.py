@@ -173,6 +173,88 @@ def test_a_restore_that_is_stopped_leaves_no_target(
         assert not list(tmp_path.glob("db*"))
 
 
+@pytest.fixture
+def stopped(repository: Path, tmp_path: Path) -> Path:
+    """What a killed restore to `db [1]` left; the name has a pattern's signs."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _STOP_AT_FIRST_FILE, "restore", "--storage", str(repository)),
+            *("--to", str(tmp_path / "there" / "db [1]")),
+        ],
+        env={**os.environ, "SIGNAL": str(int(signal.SIGKILL))},
+    )
+    assert done.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "there").iterdir()
+    assert left.name.startswith("db [1].bkctl-tmp-")
+    assert list((left / "files").iterdir())
+    return left
+
+
+def test_what_a_killed_restore_left_goes_with_the_next_to_the_same_place(
+    stopped: Path, repository: Path, tmp_path: Path
+) -> None:
+    there = stopped.parent
+    other = ["restore", "--storage", repository, "--to", there / "db"]
+    assert bkctl(*other).code == 0
+    assert stopped.exists()
+    # Links in it lead nowhere.
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"precious")
+    (stopped / "link").symlink_to(victim)
+    (stopped / "files" / "link").symlink_to(victim)
+    outcome = bkctl("restore", "--storage", repository, "--to", there / "db [1]")
+    assert outcome.code == 0, outcome.stderr
+    assert {path.name for path in there.iterdir()} == {"db", "db [1]"}
+    assert (victim / "file").read_bytes() == b"precious"
+
+
+def test_links_that_are_called_like_what_a_restore_left_lead_nowhere(
+    stopped: Path, repository: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    for name in ("db.bkctl-tmp-abcdefgh", ".db.bkctl-tmp-abcdefgh"):
+        (there / name).symlink_to(stopped)
+        os.utime(there / name, (0, 0), follow_symlinks=False)
+    os.utime(stopped, (0, 0))
+    before = sorted(stopped.rglob("*"))
+    assert bkctl("restore", "--storage", repository, "--to", there / "db").code == 0
+    assert sorted(stopped.rglob("*")) == before
+
+
+_ANOTHER_BESIDE_IT = """
+import os, subprocess, sys
+from bkctl.restore import files as restore_files
+fetch = restore_files.FileFetcher.fetch
+def beside(self, planned):
+    restore_files.FileFetcher.fetch = fetch
+    done = subprocess.run(
+        [sys.executable, "-m", "bkctl", "restore", "full", *sys.argv[2:]], capture_output=True
+    )
+    if done.returncode:
+        sys.exit(99)
+    subprocess.run(["rm", "-r", sys.argv[-1]], check=True)
+    return fetch(self, planned)
+restore_files.FileFetcher.fetch = beside
+from bkctl.__main__ import main
+main()
+"""
+
+
+def test_a_restore_that_runs_keeps_what_it_has(repository: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", _ANOTHER_BESIDE_IT, "restore"),
+            *("--storage", str(repository), "--jobs", "1", "--to", str(tmp_path / "there" / "db")),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path / "there") == ["db"]
+
+
 class _Clock:
     """Seconds that pass when a test says so."""
 
