@@ -22,7 +22,6 @@ import errno
 import fcntl
 import os
 import re
-import resource
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -32,6 +31,7 @@ from types import TracebackType
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular, read_small
 from bkctl.folders import PrivateFolder, making_files
+from bkctl.store.descriptors import allow_descriptors
 from bkctl.store.layout import StoreLayout
 from bkctl.store.logs import OpenLog, check_logs, choose_wal_dir, close_logs, open_logs
 from bkctl.store.manifest import (
@@ -46,7 +46,6 @@ from bkctl.store.manifest_edit import without_files
 
 _PREFIX = "bkctl-view-"
 _ATTEMPTS = 200
-_SPARE_DESCRIPTORS = 256
 _COPY_CHUNK = 1 << 20
 _MAX_CURRENT = 4096
 
@@ -212,7 +211,7 @@ class PinnedView:
         wanted = {file.name: file for file in state.live_files}
         for name in [name for name in self._descriptors if name not in wanted]:
             os.close(self._descriptors.pop(name))
-        _allow_descriptors(len(wanted), self.source)
+        allow_descriptors(len(wanted), self.source, "SST files")
         for name, file in wanted.items():
             if name not in self._descriptors:
                 self._descriptors[name] = self._open_checked(file)
@@ -353,20 +352,6 @@ def _is_open(db_dir: Path) -> bool:
     except OSError:
         return False
     return bool(struct.unpack("hhqqi4x", answer)[0] != fcntl.F_UNLCK)
-
-
-def _allow_descriptors(count: int, source: Path) -> None:
-    """Raise the soft limit of open files as far as `count` pinned files need it."""
-    needed = count + _SPARE_DESCRIPTORS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= needed or soft == resource.RLIM_INFINITY:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise SourceError(
-            f"{source}: {count} SST files have to be kept open, and only {hard} files may be; "
-            f"raise the limit (ulimit -n {needed}) and try again"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _copy_prefix(descriptor: int, target: Path, size: int) -> None:
