@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rocksdict import AccessType, Rdict
+from rocksdict import AccessType, Rdict, ReadOptions
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
 from bkctl.store.families import require_families
@@ -67,6 +67,21 @@ class Database:
         except Exception as e:  # rocksdict raises nothing narrower
             raise self.error(e) from None
         return value if isinstance(value, bytes) else None
+
+    def last_key(self, family: str, lower: bytes, upper: bytes) -> bytes | None:
+        """The last key of `[lower, upper)` in a family, or None."""
+        options = ReadOptions()
+        options.set_total_order_seek(True)
+        options.set_iterate_lower_bound(lower)
+        options.set_iterate_upper_bound(upper)
+        try:
+            found = self._family(family).iter(options)
+            found.seek_to_last()
+            found.status()
+            key = found.key() if found.valid() else None
+        except Exception as e:  # rocksdict raises nothing narrower
+            raise self.error(e) from None
+        return key if isinstance(key, bytes) else None
 
     def scan(self, family: str, lower: bytes, upper: bytes, *, readahead: int = READAHEAD) -> Scan:
         """Read `[lower, upper)` of a family, in key order."""
