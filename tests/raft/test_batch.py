@@ -144,4 +144,4 @@ def test_a_flipped_byte_is_told(place: int) -> None:
     damaged = bytearray(WHOLE)
     damaged[place] ^= 0x10
     with pytest.raises(CorruptionError):
-        check_sums(memoryview(damaged), read_header(damaged), 11)
+        check_sums(memoryview(damaged), read_header(bytes(damaged)), 11)
