@@ -72,7 +72,6 @@ class Database:
         """The last key of `[lower, upper)` in a family, or None."""
         options = ReadOptions()
         options.set_total_order_seek(True)
-        options.set_iterate_lower_bound(lower)
         options.set_iterate_upper_bound(upper)
         try:
             found = self._family(family).iter(options)
@@ -81,7 +80,7 @@ class Database:
             key = found.key() if found.valid() else None
         except Exception as e:  # rocksdict raises nothing narrower
             raise self.error(e) from None
-        return key if isinstance(key, bytes) else None
+        return key if isinstance(key, bytes) and key >= lower else None
 
     def scan(self, family: str, lower: bytes, upper: bytes, *, readahead: int = READAHEAD) -> Scan:
         """Read `[lower, upper)` of a family, in key order."""
