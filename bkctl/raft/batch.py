@@ -190,27 +190,40 @@ def _string(block: bytes, pos: int) -> tuple[bytes, int]:
     return block[pos:end], end
 
 
-def read_spans(items: Iterable[Item], plain_size: int) -> dict[int, list[Span]]:
-    """Where the entries of each region lie among the plain bytes; later spans take precedence.
+def read_spans(items: Iterable[Item], region_id: int, plain_size: int) -> list[Span]:
+    """Where the entries of a region lie among the plain bytes; later spans take precedence.
 
     CorruptionError where an entry ends before it begins, or behind `plain_size`.
     """
-    spans: dict[int, list[Span]] = {}
+    spans: list[Span] = []
     end = 0
     for item in items:
-        if item.kind == ENTRIES and item.entry_count:
-            bounds = array("Q", [end])
-            pos = 0
-            for _ in range(item.entry_count):
-                end, pos = decode_uvarint(item.value, pos)
-                if not bounds[-1] <= end <= plain_size:
-                    raise CorruptionError(
-                        f"an entry of region {item.region_id} ends at {end}, "
-                        f"begins at {bounds[-1]}, of {plain_size} bytes"
-                    )
-                bounds.append(end)
-            spans.setdefault(item.region_id, []).append(Span(item.log_index, bounds))
+        if item.kind != ENTRIES or not item.entry_count:
+            continue
+        if item.region_id != region_id:
+            end = _last_number(item.value)
+            continue
+        bounds, ends, pos = [end], item.value, 0
+        while pos < len(ends):
+            end, pos = ends[pos], pos + 1
+            if end >= 0x80:
+                end, pos = _long(ends, pos, end)
+            bounds.append(end)
+        if sorted(bounds) != bounds or end > plain_size:
+            raise CorruptionError(
+                f"entries of region {region_id} are said to be at {bounds[:9]}…, of {plain_size} "
+                "bytes"
+            )
+        spans.append(Span(item.log_index, array("Q", bounds)))
     return spans
+
+
+def _last_number(numbers: bytes) -> int:
+    """The last of some varints."""
+    start = len(numbers) - 1
+    while start and numbers[start - 1] >= 0x80:
+        start -= 1
+    return decode_uvarint(numbers, start)[0]
 
 
 def plain_entries(stored: memoryview, header: Header) -> bytes:

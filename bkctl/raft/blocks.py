@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from bkctl.errors import CorruptionError
 from bkctl.raft.batch import (
     CHECKSUM_SIZE,
     HEADER,
     Header,
+    Item,
     Span,
     check_sums,
     plain_entries,
@@ -22,23 +22,29 @@ from bkctl.raft.log_file import LogFile
 from bkctl.raft.table import split_place
 
 _CACHE_BYTES = 16 << 20
-# What a span takes, beside the entries' bytes.
-_SPAN_BYTES = 200
+_ITEM_BYTES = 300
 
 
-@dataclass(frozen=True, slots=True)
 class Block:
-    """The entries of one batch: their plain bytes, and where each lies in them."""
+    """The entries of one batch: their plain bytes, and the items that say where each lies."""
 
-    plain: bytes
-    spans: dict[int, list[Span]]
+    def __init__(self, plain: bytes, items: list[Item]) -> None:
+        """Of a batch's `plain` entries and all its items."""
+        self._plain, self._items = plain, items
+        self._spans: dict[int, list[Span]] = {}
+        # What it takes of memory, in bytes, or somewhat more.
+        self.size = len(plain) + _ITEM_BYTES * len(items) + sum(len(i.value) for i in items) * 8
 
     def entry(self, region_id: int, index: int) -> bytes | None:
-        """An entry's bytes; None if it is not in the batch."""
-        for first, bounds in reversed(self.spans.get(region_id, [])):
+        """An entry's bytes; None if it is not in the batch, CorruptionError if it cannot be."""
+        spans = self._spans.get(region_id)
+        if spans is None:
+            spans = read_spans(self._items, region_id, len(self._plain))
+            self._spans[region_id] = spans
+        for first, bounds in reversed(spans):
             place = index - first
             if 0 <= place < len(bounds) - 1:
-                return self.plain[bounds[place] : bounds[place + 1]]
+                return self._plain[bounds[place] : bounds[place + 1]]
         return None
 
 
@@ -48,7 +54,7 @@ class Blocks:
     def __init__(self, files: Sequence[tuple[LogFile, int]]) -> None:
         """Read from `files`, each with its signature; places number them in this order."""
         self._files = files
-        self._cache: OrderedDict[int, tuple[Block, int]] = OrderedDict()
+        self._cache: OrderedDict[int, Block] = OrderedDict()
         self._cached = 0
 
     def where(self, place: int) -> str:
@@ -65,15 +71,17 @@ class Blocks:
         cached = self._cache.get(place)
         if cached is not None:
             self._cache.move_to_end(place)
-            return cached[0]
+            return cached
         stored, header = self.stored(place)
         try:
-            plain = plain_entries(memoryview(stored), header)
-            spans = read_spans(read_items(stored[header.items_at : -CHECKSUM_SIZE]), len(plain))
+            items = read_items(stored[header.items_at : -CHECKSUM_SIZE])
+            block = Block(plain_entries(memoryview(stored), header), items)
         except CorruptionError as e:
             raise CorruptionError(f"{self.where(place)} makes no sense: {e}") from None
-        block = Block(plain, spans)
-        self._keep(place, block, len(plain) + _SPAN_BYTES * len(spans))
+        self._cache[place] = block
+        self._cached += block.size
+        while self._cached > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].size
         return block
 
     def stored(self, place: int) -> tuple[bytes, Header]:
@@ -91,10 +99,3 @@ class Blocks:
                 f"{self.where(place)} is damaged: {e}, though it was sound when the log was opened"
             ) from None
         return data, header
-
-    def _keep(self, place: int, block: Block, size: int) -> None:
-        self._cache[place] = block, size
-        self._cached += size
-        while self._cached > _CACHE_BYTES and len(self._cache) > 1:
-            _, (_, dropped) = self._cache.popitem(last=False)
-            self._cached -= dropped

@@ -85,7 +85,10 @@ class RaftEngineLog:
         for start, behind, place in self._tables[region_id].runs(low, high):
             block, where = self._blocks.block(place), self._blocks.where(place)
             for index in range(start, behind):
-                data = block.entry(region_id, index)
+                try:
+                    data = block.entry(region_id, index)
+                except CorruptionError as e:
+                    raise CorruptionError(f"{where} makes no sense: {e}") from None
                 if data is None:
                     raise CorruptionError(f"{where}: entry {index} of region {region_id} is gone")
                 yield parse_entry(data, region_id, index, where)

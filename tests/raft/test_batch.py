@@ -48,7 +48,8 @@ def test_a_batch_written_by_hand_is_read() -> None:
         Item(COMPACT, 5, 9, 0, b"", b""),
     ]
     assert plain_entries(memoryview(WHOLE), header) == b"abc"
-    assert read_spans(items, 3) == {300: [Span(7, array("Q", [0, 2, 3]))]}
+    assert read_spans(items, 300, 3) == [Span(7, array("Q", [0, 2, 3]))]
+    assert read_spans(items, 5, 3) == []
 
 
 def test_the_tests_writer_writes_the_same() -> None:
@@ -124,11 +125,28 @@ def test_headers_that_make_no_sense_are_told(size: int, compression: int, items_
         read_header(data)
 
 
+def test_entries_begin_where_those_of_other_regions_end() -> None:
+    batch = Batch().entries(1, 10, [b"x" * 1000] * 3).entries(2, 20, [b"y" * 9])
+    batch.put(3, b"R", b"").entries(1, 13, [b"z"]).entries(2, 20, [b"", b"last"])
+    encoded = batch.encode()
+    header = read_header(encoded)
+    items = read_items(encoded[header.items_at : -4])
+    plain = plain_entries(memoryview(encoded), header)
+    found = {
+        (region_id, first + i): plain[bounds[i] : bounds[i + 1]]
+        for region_id in (1, 2, 3)
+        for first, bounds in read_spans(items, region_id, len(plain))
+        for i in range(len(bounds) - 1)
+    }
+    first = {(1, index): b"x" * 1000 for index in (10, 11, 12)}
+    assert found == first | {(1, 13): b"z", (2, 20): b"", (2, 21): b"last"}
+
+
 @pytest.mark.parametrize("ends", [(5, 3), (2, 9)])
 def test_entries_that_overlap_or_pass_the_end_are_told(ends: tuple[int, int]) -> None:
     item = Item(ENTRIES, 1, 1, 2, b"", varint(ends[0]) + varint(ends[1]))
-    with pytest.raises(CorruptionError, match="an entry of region 1"):
-        read_spans([item], 8)
+    with pytest.raises(CorruptionError, match="entries of region 1"):
+        read_spans([item], 1, 8)
 
 
 @pytest.mark.parametrize("declared", [0, 4999, 5001, 1 << 28, 0xFFFFFFFF])
