@@ -81,8 +81,13 @@ class RegionTable:
         Where entries between the last one and `first` are missing, all before go; HoleError unless
         `hole_ok`.
         """
+        places, keep = self.places, self._keep
+        if keep is not None and first + count <= keep and first == self.end and len(places) == 1:
+            # As most are where little is wanted: in place of the last ones.
+            self.starts[0], places[0] = first, place
+            self.first, self.end = first, first + count
+            return
         self._make_room(first, hole_ok)
-        places = self.places
         if not places or places[-1] != place:
             self.starts.append(first)
             places.append(place)
