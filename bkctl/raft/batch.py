@@ -39,7 +39,9 @@ HEADER = struct.Struct(">QQ")
 CHECKSUM_SIZE = 4
 NONE, LZ4 = 0, 1
 
-_ENTRIES, _COMMAND, _VALUE = 1, 2, 3
+# What is behind a region's id in an item.
+ENTRIES_ITEM, _COMMAND, _VALUE = 1, 2, 3
+OTHER_ITEMS = (_COMMAND, _VALUE)
 _FIRST, _SECOND = 1, 2
 _MAX_INDEX = (1 << 64) - 1
 _LZ4_SIZE = 4
@@ -112,7 +114,7 @@ def read_items(block: bytes) -> list[Item]:
             if region_id >= 0x80:
                 region_id, pos = _long(block, pos, region_id)
             kind = block[pos]
-            if kind == _ENTRIES:
+            if kind == ENTRIES_ITEM:
                 item, pos = _entries(block, pos + 1, region_id)
             elif kind == _VALUE:
                 item, pos = _value(block, pos + 1, region_id)

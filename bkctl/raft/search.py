@@ -1,8 +1,9 @@
 """Looks for a sound log batch behind a broken one: a crash leaves none there, damage does.
 
 A batch may begin at any byte. Headers have eight bytes that are zero or nearly so (`batch`: sizes
-are far below 2^32), so few places come into question, and the items' checksum decides. It counts
-with the file's signature and without one, as the header that says which may be what is damaged.
+are far below 2^32), so few places come into question, fewer still if items must begin where they
+say; the items' checksum decides. It counts with the file's signature and without one, as the
+header that says which may be what is damaged.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import zlib
 
 import numpy as np
 
-from bkctl.raft.batch import CHECKSUM_SIZE, HEADER, LZ4
+from bkctl.codec.varint import decode_uvarint
+from bkctl.errors import CorruptionError
+from bkctl.raft.batch import CHECKSUM_SIZE, ENTRIES_ITEM, HEADER, LZ4, OTHER_ITEMS
 from bkctl.raft.log_file import LogFile
 
 _CHUNK = 4 << 20
 _STREAM = 1 << 20
 _MASK = 0xFFFFFFFF
+# A count, a region's id and two bytes are in it.
+_PREFIX = 32
 # What ends the search in files made to have it take for ever: honest ones stay far below.
 _SPARE_WORK = 64 << 20
 _WORK_A_BYTE = 4
@@ -34,11 +39,24 @@ def find_batch(file: LogFile, start: int) -> int | None:
         chunk = file.read_at(offset, _CHUNK + HEADER.size)
         for place, size, items_at in _seeming(chunk, file.size - offset):
             pos = offset + place
+            if not _begins_items(file.read_at(pos + items_at, _PREFIX)):
+                continue
             work -= size - items_at
             if work < 0 or checksum(file, pos + items_at, pos + size) in signatures:
                 return pos
         offset += _CHUNK + 1
     return None
+
+
+def _begins_items(data: bytes) -> bool:
+    """Whether `data` begins as items do: a count, a region's id, and a kind that there is."""
+    try:
+        count, pos = decode_uvarint(data, 0)
+        _, pos = decode_uvarint(data, pos)
+        kind, next_ = data[pos], data[pos + 1]
+    except (CorruptionError, IndexError):
+        return False
+    return count > 0 and (kind == ENTRIES_ITEM or (kind in OTHER_ITEMS and next_ in (1, 2)))
 
 
 def checksum(file: LogFile, start: int, end: int) -> int:

@@ -213,17 +213,35 @@ def test_a_sound_batch_is_found_anywhere_behind_a_broken_one(
             regions(path)
 
 
+def seeming_batches(items: bytes) -> bytes:
+    """Headers of batches that reach to the end, each followed by what seems to be `items`."""
+    return b"".join(
+        ((5000 - i) * 32 << 8).to_bytes(8, "big")
+        + (16).to_bytes(8, "big")
+        + items.ljust(16, b"\xff")
+        for i in range(5000)
+    )
+
+
 def test_endless_seeming_batches_end_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of many headers seems to be of a batch up to the end, and costs a checksum of it."""
+    """Each would cost a checksum of all that follows."""
     monkeypatch.setattr(search, "_SPARE_WORK", 0)
     file = file_of(tmp_path)
-    left = b"".join(
-        ((5000 - i) * 16 << 8).to_bytes(8, "big") + (16).to_bytes(8, "big") for i in range(5000)
-    )
+    items = Batch().put(7, b"R", b"state").encode()[16:-4]
     with pytest.raises(CorruptionError, match="damaged"):
-        regions(file.write(b"\xff" * 16 + left))
+        regions(file.write(b"\xff" * 16 + seeming_batches(items)))
+
+
+@pytest.mark.parametrize("items", [b"\x00\x05\x02\x01", b"\x01\x05\x04", b"\x01\x05\x02\x03", b""])
+def test_what_only_has_seeming_headers_is_left_of_an_earlier_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: bytes
+) -> None:
+    monkeypatch.setattr(search, "_SPARE_WORK", 0)
+    file = file_of(tmp_path)
+    path = file.write(b"\xff" * 16 + seeming_batches(items))
+    assert regions(path) == [1, 2, 3, 4, 5]
 
 
 def test_a_file_that_grows_is_read_up_to_where_it_was(tmp_path: Path) -> None:
