@@ -40,8 +40,7 @@ CHECKSUM_SIZE = 4
 NONE, LZ4 = 0, 1
 
 # What is behind a region's id in an item.
-ENTRIES_ITEM, _COMMAND, _VALUE = 1, 2, 3
-OTHER_ITEMS = (_COMMAND, _VALUE)
+ENTRIES_ITEM, COMMAND_ITEM, VALUE_ITEM = 1, 2, 3
 _FIRST, _SECOND = 1, 2
 _MAX_INDEX = (1 << 64) - 1
 _LZ4_SIZE = 4
@@ -116,9 +115,9 @@ def read_items(block: bytes) -> list[Item]:
             kind = block[pos]
             if kind == ENTRIES_ITEM:
                 item, pos = _entries(block, pos + 1, region_id)
-            elif kind == _VALUE:
+            elif kind == VALUE_ITEM:
                 item, pos = _value(block, pos + 1, region_id)
-            elif kind == _COMMAND:
+            elif kind == COMMAND_ITEM:
                 item, pos = _command(block, pos + 1, region_id)
             else:
                 raise CorruptionError(f"it has an unknown item, {kind}")

@@ -1,7 +1,7 @@
 """Looks for a sound log batch behind a broken one: a crash leaves none there, damage does.
 
 A batch may begin at any byte. Headers have eight bytes that are zero or nearly so (`batch`: sizes
-are far below 2^32), so few places come into question, fewer still if items must begin where they
+are far below 2^32), so few places come into question, fewer still if there must be items where they
 say; the items' checksum decides. It counts with the file's signature and without one, as the
 header that says which may be what is damaged.
 """
@@ -14,14 +14,21 @@ import numpy as np
 
 from bkctl.codec.varint import decode_uvarint
 from bkctl.errors import CorruptionError
-from bkctl.raft.batch import CHECKSUM_SIZE, ENTRIES_ITEM, HEADER, LZ4, OTHER_ITEMS
+from bkctl.raft.batch import CHECKSUM_SIZE, COMMAND_ITEM, ENTRIES_ITEM, HEADER, LZ4, VALUE_ITEM
 from bkctl.raft.log_file import LogFile
 
 _CHUNK = 4 << 20
 _STREAM = 1 << 20
 _MASK = 0xFFFFFFFF
-# A count, a region's id and two bytes are in it.
-_PREFIX = 32
+# So many of the items are looked at before their checksum, so many bytes of them at once.
+_LOOK_AT = 64
+_WINDOW = 1024
+# What it takes to see what an item is, and what the smallest one takes.
+_ITEM_BEGIN = 64
+_MIN_ITEM = 3
+_MAX_VARINT = 10
+# A look counts for as many bytes of work.
+_LOOK = 64
 # What ends the search in files made to have it take for ever: honest ones stay far below.
 _SPARE_WORK = 64 << 20
 _WORK_A_BYTE = 4
@@ -39,24 +46,79 @@ def find_batch(file: LogFile, start: int) -> int | None:
         chunk = file.read_at(offset, _CHUNK + HEADER.size)
         for place, size, items_at in _seeming(chunk, file.size - offset):
             pos = offset + place
-            if not _begins_items(file.read_at(pos + items_at, _PREFIX)):
+            items_size = size - items_at - CHECKSUM_SIZE
+            work -= _LOOK
+            if not _seem_items(file, pos + items_at, items_size):
                 continue
-            work -= size - items_at
+            work -= items_size
             if work < 0 or checksum(file, pos + items_at, pos + size) in signatures:
                 return pos
         offset += _CHUNK + 1
     return None
 
 
-def _begins_items(data: bytes) -> bool:
-    """Whether `data` begins as items do: a count, a region's id, and a kind that there is."""
+def _seem_items(file: LogFile, start: int, size: int) -> bool:
+    """Whether there seem to be a batch's items, `size` bytes: the first ones are looked at."""
+    window = file.read_at(start, min(_WINDOW, size))
+    base = last_end = 0
     try:
-        count, pos = decode_uvarint(data, 0)
-        _, pos = decode_uvarint(data, pos)
-        kind, next_ = data[pos], data[pos + 1]
-    except (CorruptionError, IndexError):
+        count, pos = _varint(window, 0)
+        if not 0 < count * _MIN_ITEM < size:
+            return False
+        for _ in range(min(count, _LOOK_AT)):
+            if pos - base > len(window) - _ITEM_BEGIN:
+                window, base = file.read_at(start + pos, min(_WINDOW, size - pos)), pos
+            behind, last_end = _skip_item(window, pos - base, last_end)
+            pos = base + behind
+            if pos > size:
+                return False
+    except _NoItemError:
         return False
-    return count > 0 and (kind == ENTRIES_ITEM or (kind in OTHER_ITEMS and next_ in (1, 2)))
+    except (CorruptionError, IndexError):
+        # An item of more than a window, or one cut off by the end there is said to be.
+        return base + len(window) < size
+    return count > _LOOK_AT or pos == size
+
+
+class _NoItemError(Exception):
+    """Bytes that are no item."""
+
+
+def _skip_item(begin: bytes, pos: int, last_end: int) -> tuple[int, int]:
+    """(position behind the item at `pos`, where the last entry so far ends)."""
+    _, pos = _varint(begin, pos)
+    kind, what = begin[pos], begin[pos + 1]
+    if kind == ENTRIES_ITEM:
+        number, pos = _varint(begin, pos + 1)
+        if number:
+            _, pos = _varint(begin, pos)
+        for _ in range(number):
+            end, pos = _varint(begin, pos)
+            if end < last_end:
+                raise _NoItemError
+            last_end = end
+        return pos, last_end
+    if kind not in (COMMAND_ITEM, VALUE_ITEM) or what not in (1, 2):
+        raise _NoItemError
+    pos += 2
+    # A key and a value, or a key; or an index, or nothing.
+    strings = 3 - what if kind == VALUE_ITEM else 0
+    for _ in range(strings):
+        length, pos = _varint(begin, pos)
+        pos += length
+    if kind == COMMAND_ITEM and what == 2:
+        _, pos = _varint(begin, pos)
+    return pos, last_end
+
+
+def _varint(data: bytes, pos: int) -> tuple[int, int]:
+    """Like decode_uvarint, but what is no number, rather than cut off, is a _NoItemError."""
+    try:
+        return decode_uvarint(data, pos)
+    except CorruptionError:
+        if pos + _MAX_VARINT <= len(data):
+            raise _NoItemError from None
+        raise
 
 
 def checksum(file: LogFile, start: int, end: int) -> int:

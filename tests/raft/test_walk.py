@@ -201,6 +201,29 @@ def test_batches_across_windows_and_larger_ones_are_read(
                 regions(path)
 
 
+def batches_of_all_sizes() -> list[Batch]:
+    many = Batch()
+    for region_id in range(1, 200):
+        many.put(region_id, b"R", b"x" * (region_id % 60)).compact(region_id, 1 << region_id % 60)
+    ends = Batch().entries(1 << 60, 1 << 60, [b"x" * 100] * 900).entries(2, 5, [b"", b"y"])
+    long = Batch().put(3, b"k" * 700, b"v" * 5000).entries(4, 1, []).delete(4, b"k" * 2000)
+    return [many, ends, long.clean(1), Batch().clean(1), Batch().compact(1, 1), make(7)]
+
+
+@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("signature", [0, 3])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_sound_batch_of_any_kind_is_found(
+    tmp_path: Path, number: int, signature: int, compress: bool
+) -> None:
+    sound = batches_of_all_sizes()[number].encode(signature, compress=compress)
+    old = [batch.encode(2) for batch in batches_of_all_sizes()]
+    file = file_of(tmp_path)
+    path = file.write(b"\xff" * 20 + b"".join(old) + sound + bytes(100))
+    place = len(file.content) + 20 + sum(map(len, old))
+    assert search.find_batch(open_log(path), len(file.content)) == place
+
+
 def test_a_sound_batch_is_found_anywhere_behind_a_broken_one(
     tmp_path: Path, small_windows: Callable[[int], None]
 ) -> None:
@@ -213,34 +236,53 @@ def test_a_sound_batch_is_found_anywhere_behind_a_broken_one(
             regions(path)
 
 
-def seeming_batches(items: bytes) -> bytes:
-    """Headers of batches that reach to the end, each followed by what seems to be `items`."""
-    return b"".join(
-        ((5000 - i) * 32 << 8).to_bytes(8, "big")
-        + (16).to_bytes(8, "big")
-        + items.ljust(16, b"\xff")
-        for i in range(5000)
-    )
+def seeming_batches(items_of: Callable[[int], bytes]) -> bytes:
+    """Headers of batches that reach to the end, each followed by what seems to be its items."""
+    made = b""
+    for left in range(5000 * 32, 0, -32):
+        header = (left << 8).to_bytes(8, "big") + (16).to_bytes(8, "big")
+        made += header + items_of(left - 20).ljust(16, b"\xff")
+    return made
+
+
+def one_value(size: int) -> bytes:
+    """The begin of items that are one value of so many bytes in all."""
+    length = size - 9
+    number = bytes([length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14])
+    return b"\x01\x05\x03\x01\x01R" + number
 
 
 def test_endless_seeming_batches_end_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each would cost a checksum of all that follows."""
+    """Each costs a checksum of all that follows."""
     monkeypatch.setattr(search, "_SPARE_WORK", 0)
     file = file_of(tmp_path)
-    items = Batch().put(7, b"R", b"state").encode()[16:-4]
+    path = file.write(b"\xff" * 16 + seeming_batches(one_value))
     with pytest.raises(CorruptionError, match="damaged"):
-        regions(file.write(b"\xff" * 16 + seeming_batches(items)))
+        regions(path)
 
 
-@pytest.mark.parametrize("items", [b"\x00\x05\x02\x01", b"\x01\x05\x04", b"\x01\x05\x02\x03", b""])
+@pytest.mark.parametrize(
+    "items",
+    [
+        "00 05 02 01",  # no items
+        "7f 05 02 01",  # more of them than there is room for, near the end
+        "01 05 04",  # an unknown item
+        "01 05 02 03",  # an unknown command
+        "01 05 02 01",  # and bytes behind it
+        "01 05 01 02 07 05 04",  # an entry that ends before it begins
+        "01 ffffffffffffffffffff",  # no number
+        "01 05 03 01 01 52 ffffff7f",  # a value of more than there is
+    ],
+)
 def test_what_only_has_seeming_headers_is_left_of_an_earlier_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items: str
 ) -> None:
     monkeypatch.setattr(search, "_SPARE_WORK", 0)
+    monkeypatch.setattr(search, "_LOOK", 0)
     file = file_of(tmp_path)
-    path = file.write(b"\xff" * 16 + seeming_batches(items))
+    path = file.write(b"\xff" * 16 + seeming_batches(lambda _: bytes.fromhex(items)))
     assert regions(path) == [1, 2, 3, 4, 5]
 
 
