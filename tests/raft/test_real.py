@@ -21,6 +21,7 @@ from bkctl.store.layout import StoreLayout
 from bkctl.store.view import PinnedView
 from tests.oracles import require_shared
 from tests.raft.plain import read_log
+from tests.raft.writer import Batch, FileWriter
 
 NAMES = ("one", "titan", "dead3", "raw-V1", "raw-V1TTL", "raw-V2")
 NORMAL = eraftpb_pb2.EntryNormal
@@ -151,3 +152,18 @@ def test_of_a_real_log_only_what_is_wanted_is_kept(tmp_path: Path) -> None:
             assert log.term_of(region_id, applied) is not None
         assert pinned._copy is not None
         assert pinned._copy.size < 1 << 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_real_file_held_before_it_was_recycled_is_no_damage(
+    tmp_path: Path, name: str
+) -> None:
+    recycled = tmp_path / "recycled"
+    recycled.mkdir()
+    for store in unpack(name, tmp_path):
+        old = next((store / "raft-engine").glob("*.raftlog")).read_bytes()
+        file = FileWriter(recycled, 9).add(Batch().put(7, b"R", b""))
+        for shift in (0, 1, 5):
+            file.write(old[len(file.content) + shift :])
+            with PinnedRaftEngine([recycled]) as pinned:
+                assert pinned.read({}).region_ids() == [7]
