@@ -149,8 +149,11 @@ def _entries(block: bytes, pos: int, region_id: int) -> tuple[Item, int]:
 
 
 def _value(block: bytes, pos: int, region_id: int) -> tuple[Item, int]:
-    operation = block[pos]
-    key, pos = _string(block, pos + 1)
+    operation, size = block[pos], block[pos + 1]
+    if size == 1:  # as most are: the raft state's
+        key, pos = block[pos + 2 : pos + 3], pos + 3
+    else:
+        key, pos = _string(block, pos + 1)
     if operation == _FIRST:
         value, pos = _string(block, pos)
         return _new((PUT, region_id, 0, 0, key, value)), pos
