@@ -7,15 +7,18 @@
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
      "covered": [{"start_key", "end_key", "start_ts"}...],
      "uncovered": [{"start_key", "end_key", "region_id", "reason"}...],
-     "replicas": [{"region_id", "replica"}...], "notes": [texts...],
+     "replicas": [{"region_id", "replica": "complete|unknown|behind", "role", "applied", "commit",
+                   "last_index", "above"}...], "notes": [texts...],
      "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
      "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...], "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; those from `covered` on may be missing.
 `covered` are the keys that the backup covers, 0 being in full; `uncovered` those it was asked for
-and does not; without `covered`, nobody wrote it down. `replicas` are regions whose replica here may
-lack what the cluster has: `learner`. `notes` are for people. Decided
+and does not; without `covered`, nobody wrote it down. `replicas` tell whether the replica
+of a region that was read is known to have all that the cluster acknowledged: up to which entry of
+the raft log it was `applied`, what is known to be committed, and how many entries lie above what
+was applied. `notes` are for people. Decided
 locks are those of transactions whose end the store knew: `commit_ts` is null if rolled back.
 `merged_from` names the backups that a merged one was made of, oldest first.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
@@ -24,6 +27,7 @@ the bytes of backupmeta.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -40,6 +44,7 @@ STATUSES = frozenset({"ok", "partial", "failed", "cancelled"})
 MODES = frozenset({"txn", "raw"})
 
 _CRC_DIGITS = 16
+_REPLICA_COUNTS = ("applied", "commit", "last_index", "above")
 _SHA256_BYTES = 32
 
 
@@ -66,10 +71,19 @@ class RangeError:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaNote:
-    """A region whose replica on this store need not have all of it: `replica` says what it is."""
+    """What is known of a region's replica on this store: `complete`, `unknown` or `behind`.
+
+    `role` is its peer's (voter, learner…). Of the raft log, entries up to `applied` are in the
+    backup, those up to `commit` are known to be committed, and `above` lie above `applied`.
+    """
 
     region_id: int
     replica: str
+    role: str = ""
+    applied: int = 0
+    commit: int = 0
+    last_index: int = 0
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +196,7 @@ class Report:
             ],
         }
         if self.replicas:
-            document["replicas"] = [
-                {"region_id": each.region_id, "replica": each.replica} for each in self.replicas
-            ]
+            document["replicas"] = [dataclasses.asdict(each) for each in self.replicas]
         if self.notes:
             document["notes"] = list(self.notes)
         return document
@@ -252,7 +264,10 @@ class Report:
                 for each in fields.objects("uncovered")
             ),
             replicas=tuple(
-                ReplicaNote(each.count("region_id"), each.text("replica"))
+                ReplicaNote(
+                    *(each.count("region_id"), each.text("replica"), each.text("role", "")),
+                    *(each.count(name, 0) for name in _REPLICA_COUNTS),
+                )
                 for each in fields.objects("replicas")
             ),
             notes=fields.texts("notes"),

@@ -34,6 +34,7 @@ from bkctl.errors import StorageError, UsageError
 from bkctl.folders import refuse_work_dir_in
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
+from bkctl.raft.source import RaftSource, open_source
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
 from bkctl.storage.counted import counted_storage
@@ -82,9 +83,9 @@ def take_backup(
 @contextlib.contextmanager
 def _open_source(
     request: BackupRequest, is_cancelled: Callable[[], bool], notify: Callable[[str], None]
-) -> Iterator[Source]:
+) -> Iterator[RaftSource]:
     """The store, pinned, if it is one that can be backed up so."""
-    with Source(request.source, is_cancelled) as source:
+    with open_source(request.source, is_cancelled) as source:
         _check_source(source, request)
         if request.is_raw and not source.is_ttl_known:
             notify(
@@ -131,7 +132,7 @@ def _open_repository(
         yield storage, lock
 
 
-def _follow(request: BackupRequest, source: Source, storage: Storage, begun: float) -> Job:
+def _follow(request: BackupRequest, source: RaftSource, storage: Storage, begun: float) -> Job:
     """Settle the window and the name, where those are to be found in the repository."""
     store_id = source.ident.store_id if request.store_id is None else request.store_id
     window = KeyRange(request.start_key, request.end_key)

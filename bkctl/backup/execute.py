@@ -17,9 +17,9 @@ from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
+from bkctl.raft.source import open_source
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.limit import RateLimit
-from bkctl.store.source import Source
 
 
 def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResult:
@@ -109,7 +109,7 @@ class _Again:
 
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
         request = dataclasses.replace(self.job.request, read_all=True)
-        with Source(request.source) as source:
+        with open_source(request.source) as source:
             plan = plan_reads(request, source, self.job.store_id, self.job.base).plan
             same = [brange for brange in ranges if _has_part(plan, brange)]
             task = dataclasses.replace(

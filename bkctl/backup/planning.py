@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 from bkctl.archive.coverage import KeyRange
-from bkctl.archive.report import ReplicaNote
 from bkctl.backup.changes import without_unchanged
 from bkctl.backup.cover import cover_of, split_by
 from bkctl.backup.follow import Base
 from bkctl.backup.job import ReadPlan
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RangeFailure
-from bkctl.regions.check import find_mismatches, learners
+from bkctl.backup.standings import find_troubles, replica_notes
+from bkctl.raft.source import RaftSource
+from bkctl.regions.check import Mismatch, find_mismatches
 from bkctl.regions.plan import Plan, make_plan
 from bkctl.regions.region_map import Origin
-from bkctl.store.source import Source
 
 
-def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base) -> ReadPlan:
+def plan_reads(request: BackupRequest, source: RaftSource, store_id: int, base: Base) -> ReadPlan:
     """What to read: for an incremental backup, only what can have changed since `base`.
 
     Ranges that the store is not to be read for are refused: they are failures from the start.
@@ -28,9 +28,10 @@ def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base
         store_id or None, request.start_key, request.end_key, region_map, request.has_plain_keys
     )
     plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
-    refused = _refused(plan, region_map.origin, source, store_id)
+    mismatches = find_refused(plan, region_map.origin, source, store_id or None)
+    refused = tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in mismatches)
     notes = _notes(region_map.origin, source)
-    replicas = [ReplicaNote(i, "learner") for i in learners(plan.ranges, store_id or None)]
+    replicas = replica_notes(plan, source.standings, store_id or None)
     families = (request.family,) if request.is_raw else ("write", "default")
     files = [file for file in source.live_files() if file.family in families]
     db_dir = source.db_dir
@@ -45,18 +46,29 @@ def plan_reads(request: BackupRequest, source: Source, store_id: int, base: Base
             db_dir = source.without(unread) if unread else db_dir
     window = KeyRange(request.start_key, request.end_key)
     cover = cover_of(plan, window, request.start_ts, request.has_plain_keys)
-    return ReadPlan(plan, db_dir, files, cover, refused, tuple(replicas), tuple(notes))
+    return ReadPlan(plan, db_dir, files, cover, refused, replicas, tuple(notes))
 
 
-def _refused(plan: Plan, origin: Origin, source: Source, store_id: int) -> tuple[RangeFailure, ...]:
-    """The ranges of which the store's own records say something else than the map."""
-    if origin != "pd" or not source.has_region_records():
-        return ()
-    mismatches = find_mismatches(plan.ranges, source.region_records(), store_id or None)
-    return tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in mismatches)
+def find_refused(
+    plan: Plan, origin: Origin, source: RaftSource, store_id: int | None
+) -> list[Mismatch]:
+    """The ranges that the store is not to be read for, each once.
+
+    Its own records say something else than the map, or its raft log cannot be applied.
+    """
+    found = find_troubles(plan, source.standings)
+    if origin == "pd" and source.has_region_records():
+        found += find_mismatches(plan.ranges, source.region_records(), store_id)
+    first = {mismatch.backup_range.start_key: mismatch for mismatch in reversed(found)}
+    return [first[key] for key in sorted(first)]
 
 
-def _notes(origin: Origin, source: Source) -> list[str]:
+def _notes(origin: Origin, source: RaftSource) -> list[str]:
+    if source.is_log_ignored:
+        return [
+            "the raft log was not read (--raft-log ignore): acknowledged writes that were not "
+            "applied yet are missing"
+        ]
     if origin != "none" or not source.has_region_records():
         return []
     return [

@@ -11,6 +11,7 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import file_options as files
 from bkctl.commands import options
+from bkctl.commands import raft_options as raft
 from bkctl.commands.signals import stop_on_signal
 from bkctl.commands.watch import Watch, Watchers, watched
 from bkctl.errors import BkctlError, CancelledError, UsageError
@@ -133,6 +134,8 @@ def backup(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
+    raft_dir: raft.RaftDir = None,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -165,7 +168,10 @@ def backup(
         first, last = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
         request = BackupRequest(
             source=options.source_options(
-                options.required("--db", db), work_dir, wal_dir, recovery, api_version
+                options.required("--db", db),
+                *(work_dir, wal_dir, recovery, api_version),
+                raft_log=raft_log,
+                raft_dir=raft_dir,
             ),
             load_regions=lambda source: options.load_region_map(choice, source, store_id),
             storage=parse_storage(options.required("--storage", storage)),
@@ -311,7 +317,6 @@ def _log_fields(request: BackupRequest) -> dict[str, object]:
 
 def _log(report: Report) -> None:
     """Say what a summary has no room for: what is wrong, and all of it in a log for machines."""
-    from bkctl.ui.human import format_count
     from bkctl.ui.json_progress import log_report
 
     for note in report.notes:
@@ -319,9 +324,7 @@ def _log(report: Report) -> None:
     if report.uncovered:
         _log_uncovered(report)
     if report.replicas:
-        regions = format_count(len(report.replicas), "region")
-        message = f"of {regions} this store has a learner, which may lag behind; see report.json"
-        log.warning("replicas", message, regions=len(report.replicas))
+        _log_replicas(report)
     for error in report.errors[:_MAX_SHOWN]:
         log.error(
             "range_error",
@@ -335,6 +338,27 @@ def _log(report: Report) -> None:
     if len(report.errors) > _MAX_SHOWN:
         log.info("notice", f"and {len(report.errors) - _MAX_SHOWN:,} more errors")
     log_report(report)
+
+
+def _log_replicas(report: Report) -> None:
+    """Say of how many regions nobody knows that this store has all that was acknowledged."""
+    from bkctl.ui.human import format_count
+
+    open_ones = [each for each in report.replicas if each.replica != "complete"]
+    if not open_ones:
+        return
+    behind = sum(each.replica == "behind" for each in open_ones)
+    above = sum(each.above for each in open_ones)
+    message = (
+        f"whether this store has all that was acknowledged is not known of "
+        f"{format_count(len(open_ones) - behind, 'region')} of {len(report.replicas):,}: others "
+        "have a say in what is committed"
+    )
+    if behind:
+        message += f"; {format_count(behind, 'region')} is known to lack something"
+    if above:
+        message += f"; {format_count(above, 'entry', 'entries')} lie above what was applied"
+    log.warning("replicas", f"{message}; see report.json", regions=len(open_ones))
 
 
 def _log_uncovered(report: Report) -> None:

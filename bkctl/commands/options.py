@@ -21,6 +21,7 @@ from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
 from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
+from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
 
@@ -349,13 +350,16 @@ def source_options(
     wal_dir: Path | None,
     recovery: Recovery,
     api_version: ApiVersionName | None = None,
+    *,
+    raft_log: RaftLogMode = RaftLogMode.COMMITTED,
+    raft_dir: Path | None = None,
 ) -> SourceOptions:
     """How to open the store that the options name."""
     from bkctl.store.source import SourceOptions
 
     number = None if api_version is None else api_number(api_version)
     point_in_time = recovery is Recovery.POINT_IN_TIME
-    return SourceOptions(db, work_dir, wal_dir, point_in_time, number)
+    return SourceOptions(db, work_dir, wal_dir, point_in_time, number, raft_log, raft_dir)
 
 
 @contextlib.contextmanager

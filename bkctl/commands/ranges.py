@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import options
+from bkctl.commands import raft_options as raft
 from bkctl.errors import UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
+    from bkctl.raft.source import RaftSource
+    from bkctl.raft.standing import Standing
     from bkctl.regions.check import Mismatch
     from bkctl.regions.plan import Plan
-    from bkctl.store.source import Source
+    from bkctl.store.source import SourceOptions
 
 HELP = """Plan a backup and show its ranges, without reading data.
 
@@ -83,6 +85,8 @@ def ranges(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
+    raft_dir: raft.RaftDir = None,
     read_all: options.ReadAll = False,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the ranges as CSV on stdout.")] = False,
@@ -100,10 +104,15 @@ def ranges(
         options.family_of(raw, cf),
     )
     options.check_ts_window(window.start_ts, window.end_ts)
+    opening = None
+    if db is not None:
+        opening = options.source_options(
+            *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+        )
     keys = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
     with (
         options.naming_region_map(choice),
-        _opened(db, work_dir, wal_dir, recovery, window) as source,
+        _opened(opening, window) as source,
     ):
         mode = _mode(source, raw, api_version)
         plan, refused = _make_plan(choice, source, store_id, mode.window(keys), mode.plain)
@@ -111,24 +120,24 @@ def ranges(
             from bkctl.backup.changes import without_unchanged
 
             plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
+        standings = () if source is None else source.standings
     _show(plan, window, json, csv, refused, mode.plain)
+    if standings and not (json or csv):
+        _sum_up_raft(standings)
 
 
 @contextlib.contextmanager
 def _opened(
-    db: Path | None,
-    work_dir: Path | None,
-    wal_dir: Path | None,
-    recovery: options.Recovery,
+    opening: SourceOptions | None,
     window: _Window,
-) -> Iterator[Source | None]:
+) -> Iterator[RaftSource | None]:
     """The store, if one is given, refused for the reasons a backup would refuse it."""
-    if db is None:
+    if opening is None:
         yield None
         return
-    from bkctl.store.source import Source
+    from bkctl.raft.source import open_source
 
-    with Source(options.source_options(db, work_dir, wal_dir, recovery)) as source:
+    with open_source(opening) as source:
         if not window.is_raw:
             source.require("write", "lock", "default")
         else:
@@ -150,7 +159,9 @@ class _Mode:
         return raw_window(*keys) if self.is_limited else keys
 
 
-def _mode(source: Source | None, is_raw: bool, api_version: options.ApiVersionName | None) -> _Mode:
+def _mode(
+    source: RaftSource | None, is_raw: bool, api_version: options.ApiVersionName | None
+) -> _Mode:
     from bkctl.store.ident import API_V1, API_V2, has_plain_keys
 
     version = API_V1 if source is None else source.ident.api_version
@@ -161,13 +172,13 @@ def _mode(source: Source | None, is_raw: bool, api_version: options.ApiVersionNa
 
 def _make_plan(
     choice: str,
-    source: Source | None,
+    source: RaftSource | None,
     store_id: int | None,
     keys: tuple[bytes, bytes],
     is_raw: bool,
 ) -> tuple[Plan, list[Mismatch]]:
     """The plan, and the ranges of it that the store is not to be read for."""
-    from bkctl.regions.check import find_mismatches
+    from bkctl.backup.planning import find_refused
     from bkctl.regions.plan import make_plan
 
     region_map, without_data = options.load_region_map(choice, source, store_id)
@@ -175,9 +186,9 @@ def _make_plan(
         store_id = source.ident.store_id or None
     plan = make_plan(store_id, *keys, region_map, is_raw)
     plan = dataclasses.replace(plan, skipped=(*without_data, *plan.skipped))
-    if source is None or region_map.origin != "pd" or not source.has_region_records():
+    if source is None:
         return plan, []
-    return plan, find_mismatches(plan.ranges, source.region_records(), store_id)
+    return plan, find_refused(plan, region_map.origin, source, store_id)
 
 
 def _show(
@@ -203,6 +214,12 @@ def _show(
         page = output.Page.of_stdout()
         tables.print_plan(page, plan, plain)
         page.line(f"window: {window}")
+
+
+def _sum_up_raft(standings: Sequence[Standing]) -> None:
+    from bkctl.ui import output, tables
+
+    output.Page.of_stdout().line(tables.standings_in_short(standings))
 
 
 def _document(plan: Plan, is_raw: bool, refused: list[Mismatch]) -> dict[str, object]:

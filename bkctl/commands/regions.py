@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bkctl.commands import options
-from bkctl.errors import CorruptionError, UsageError
+from bkctl.commands import raft_options as raft
+from bkctl.errors import CorruptionError, SourceError, UsageError
 from bkctl.ui import log
 from bkctl.ui.human import format_count
 
 if TYPE_CHECKING:
+    from bkctl.raft.standing import Standing
     from bkctl.regions.region import Region
     from bkctl.regions.region_map import RegionMap, Skipped
-    from bkctl.store.source import Source
+    from bkctl.store.source import Source, SourceOptions
     from bkctl.ui.tables import MapProblem
 
 HELP = """Print a store's own regions as PD's JSON, or check a region map.
@@ -29,9 +31,16 @@ With --db, the regions whose data the store holds, ready to be given to --region
 twice, keys that are not those of the mode (transactional, or --raw), and keys that no region
 covers.
 
+With --db and --raft, where each region's replica stands: its state, role and epoch (conf_ver and
+version); which entry of the raft log the kv store has applied, which is known to be committed,
+which is the last; the last entry's term and the peer's own; how much there is to apply, and how
+many entries lie above. It is complete if it alone decides what is committed, behind if it is known
+to lack something, else unknown.
+
 \b
 Example:
   bkctl regions --db /var/lib/tikv > regions.json
+  bkctl regions --db /var/lib/tikv --raft
   bkctl regions --region-map regions.json --check
 
 \b
@@ -54,10 +63,15 @@ def regions(
     check: Annotated[
         bool, typer.Option("--check", help="Check the region map, or else the store's own regions.")
     ] = False,
+    show_raft: Annotated[
+        bool, typer.Option("--raft", help="Show where each region stands by the raft log.")
+    ] = False,
     raw: options.Raw = False,
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
+    raft_dir: raft.RaftDir = None,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,
@@ -65,10 +79,18 @@ def regions(
     """Print or check regions."""
     if db is None and region_map is None:
         raise UsageError("nothing to show; give --db PATH, or --region-map FILE to check")
+    opening = None
+    if db is not None:
+        opening = options.source_options(
+            *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+        )
+    if show_raft:
+        _show_raft(opening, json)
+        return
     # A configuration file may name both for all commands: then what is asked for here decides.
     is_check = check or db is None or _is_on_command_line(ctx, "region_map")
     choice = (region_map if is_check else None) or "store"
-    with _opened(db if choice == "store" else None, wal_dir, work_dir, recovery) as source:
+    with _opened(opening if choice == "store" else None) as source:
         loaded, skipped = options.load_region_map(choice, source, store_id)
     if is_check:
         _check(loaded, raw, json)
@@ -82,16 +104,44 @@ def _is_on_command_line(ctx: typer.Context, name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(
-    db: Path | None, wal_dir: Path | None, work_dir: Path | None, recovery: options.Recovery
-) -> Iterator[Source | None]:
-    if db is None:
+def _opened(opening: SourceOptions | None) -> Iterator[Source | None]:
+    if opening is None:
         yield None
         return
-    from bkctl.store.source import Source
+    from bkctl.raft.source import open_source
 
-    with Source(options.source_options(db, work_dir, wal_dir, recovery)) as source:
+    with open_source(opening) as source:
         yield source
+
+
+def _show_raft(opening: SourceOptions | None, as_json: bool) -> None:
+    """Print where the regions stand by the raft log; exit code 1 if any is in trouble."""
+    from bkctl.raft.source import open_source
+    from bkctl.ui import output, tables
+
+    if opening is None:
+        raise UsageError("--raft shows a store's raft log; give --db PATH")
+    with open_source(opening) as source:
+        standings = sorted(source.standings, key=lambda each: (each.start_key, each.region_id))
+        if not standings:
+            raise SourceError(
+                f"{source.path}: no raft log was read of it; there is nothing to show"
+            )
+    if as_json:
+        output.print_json({"regions": [_standing_document(each) for each in standings]})
+    else:
+        tables.print_standings(output.Page.of_stdout(), standings)
+    if any(each.trouble for each in standings):
+        raise typer.Exit(1)
+
+
+def _standing_document(standing: Standing) -> dict[str, object]:
+    """One region; keys as its record has them, in upper-case hexadecimal."""
+    document = dataclasses.asdict(standing)
+    document["replica"] = document.pop("completeness").value
+    for name in ("start_key", "end_key"):
+        document[name] = document[name].hex().upper()
+    return document | {"above": standing.above}
 
 
 def _print(loaded: RegionMap, skipped: list[Skipped]) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.commands import options
+from bkctl.commands import raft_options as raft
 from bkctl.errors import BkctlError, UsageError
 from bkctl.verify.level import Level
 
 if TYPE_CHECKING:
+    from bkctl.store.source import SourceOptions
     from bkctl.ui.output import Page
     from bkctl.verify.verify import Against, Verification
 
@@ -62,6 +64,8 @@ def verify(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
+    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
+    raft_dir: raft.RaftDir = None,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -80,7 +84,10 @@ def verify(
         raise UsageError("--all and names exclude each other; give one of them")
     store = None
     if against is not None:
-        store = _against(against, region_map, wal_dir, work_dir, recovery)
+        opening = options.source_options(
+            *(against, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+        )
+        store = _against(opening, region_map)
     spec = parse_storage(options.required("--storage", storage))
     cipher = options.cipher(crypter_method, crypter_key, crypter_key_file)
     found: list[Verification] = []
@@ -105,16 +112,9 @@ def verify(
         raise typer.Exit(code)
 
 
-def _against(
-    db: Path,
-    region_map: str | None,
-    wal_dir: Path | None,
-    work_dir: Path | None,
-    recovery: options.Recovery,
-) -> Against:
+def _against(source: SourceOptions, region_map: str | None) -> Against:
     from bkctl.verify.verify import Against
 
-    source = options.source_options(db, work_dir, wal_dir, recovery)
     if region_map is None:
         return Against(source)
     return Against(source, lambda opened: options.load_region_map(region_map, opened))

@@ -167,7 +167,9 @@ class PinnedRaftEngine:
 
     def _try_read(self, keep_from: Mapping[int, int]) -> RaftEngineLog | None:
         """The log; None if files were written over before they were read."""
-        replay = Replay(keep_from)
+        # A running store may have compacted what its kv store lacked when that was pinned. One that
+        # is down has lost it, by TiKV's own rule, though it may still lie about.
+        replay = Replay(keep_from, keeps_compacted=self._copy_to is not None)
         files: list[tuple[LogFile, int]] = []
         for slot, file in enumerate(self._files.files):
             walk = Walk(

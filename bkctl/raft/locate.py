@@ -70,6 +70,18 @@ def find_raft_log(data_dir: Path) -> EnginePlace | RocksPlace | None:
     return None
 
 
+def raft_log_at(folder: Path) -> EnginePlace | RocksPlace:
+    """The raft log in `folder`; SourceError where there is none."""
+    if _has_engine(folder):
+        return EnginePlace((folder,))
+    if _has_rocksdb(folder):
+        return RocksPlace(folder, None)
+    raise SourceError(
+        f"{folder}: no raft log is in it (*.raftlog, or a RocksDB); check --raft-dir, which is the "
+        "store's raft-engine/ or raft/"
+    )
+
+
 class _Settings:
     """What last_tikv.toml says of paths, if there is one."""
 

@@ -84,11 +84,12 @@ class PinnedRaftLog(Protocol):
     def read(self, keep_from: Mapping[int, int]) -> RaftLog:
         """Read it through; once only. The log stays open as long as this.
 
-        Of the regions in `keep_from`, entries from the index given on are kept, though the log may
-        say that they were compacted since (the kv store was pinned before), and earlier ones need
-        not be. Of others all are kept that are not compacted. Raises CorruptionError for damage,
-        SourceError for what cannot be read or changes too fast, StorageError where temporary files
-        cannot be written.
+        Of the regions in `keep_from`, entries from the index given on are kept, and earlier ones
+        need not be; of a running store's even if the log says that they were compacted since (the
+        kv store was pinned before). Of others all are kept that are not compacted.
+
+        Raises CorruptionError for damage, SourceError for what cannot be read or changes too fast,
+        StorageError where temporary files cannot be written.
         """
 
 

@@ -31,9 +31,9 @@ _Tables = dict[int, RegionTable]
 class Replay:
     """Takes the batches of the rewrite queue, then those of the append queue."""
 
-    def __init__(self, keep_from: Mapping[int, int]) -> None:
+    def __init__(self, keep_from: Mapping[int, int], *, keeps_compacted: bool = True) -> None:
         """Begin with nothing; for the regions in `keep_from` see RegionTable's `keep`."""
-        self._keep_from = keep_from
+        self._keep_from, self._keeps_compacted = keep_from, keeps_compacted
         self._rewritten: _Tables = {}
         self._appended: _Tables = {}
         # The batches (items, place) of groups that are begun and not ended.
@@ -102,7 +102,9 @@ class Replay:
                     _remove(older, item, rewritten=True)
 
     def _new_table(self, tables: _Tables, region_id: int) -> RegionTable:
-        table = tables[region_id] = RegionTable(region_id, self._keep_from.get(region_id))
+        table = tables[region_id] = RegionTable(
+            region_id, self._keep_from.get(region_id), keeps_compacted=self._keeps_compacted
+        )
         return table
 
 

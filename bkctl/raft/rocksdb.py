@@ -133,7 +133,6 @@ class PinnedRaftRocks:
     ) -> None:
         """Pin it, as the kv store is (`PinnedView`, which says what is raised)."""
         self._view = PinnedView(layout, work_dir, point_in_time=point_in_time)
-        self._point_in_time = point_in_time
         self._database: Database | None = None
 
     def __enter__(self) -> PinnedRaftRocks:
@@ -157,8 +156,7 @@ class PinnedRaftRocks:
     def read(self, keep_from: Mapping[int, int]) -> RocksRaftLog:
         """See PinnedRaftLog. Compacted entries are gone, whatever `keep_from` asks for."""
         if self._view.has_wal:
-            flush_logs(self._view.db_dir, self._view.source)
-            self._view.flushed()
+            self._view.replay(flush_logs)
         self._database = Database(self._view.db_dir, self._view.source)
         return RocksRaftLog(self._view.source, self._database)
 

@@ -42,6 +42,7 @@ class RegionTable:
         "_compacted",
         "_gone",
         "_keep",
+        "_keeps_compacted",
         "_region_id",
         "_values",
         "end",
@@ -51,14 +52,16 @@ class RegionTable:
         "starts",
     )
 
-    def __init__(self, region_id: int, keep: int | None = None) -> None:
+    def __init__(
+        self, region_id: int, keep: int | None = None, *, keeps_compacted: bool = True
+    ) -> None:
         """An empty one, of `region_id`.
 
-        Entries from `keep` on are kept though they be compacted, and no others but for the last
-        run's. None keeps what is not compacted.
+        Entries from `keep` on are kept, with `keeps_compacted` even those that are compacted, and
+        no others but for the last run's. None keeps what is not compacted.
         """
         self._region_id = region_id
-        self._keep = keep
+        self._keep, self._keeps_compacted = keep, keeps_compacted
         self._compacted = 0
         self._gone = 0
         self._values: dict[bytes, bytes] | None = None
@@ -99,7 +102,9 @@ class RegionTable:
         if self.first == self.end:
             return
         self._compacted = max(self._compacted, index)
-        if self._keep is not None and index <= self.end and not all_of_them:
+        keeps = self._keep is not None and self._keeps_compacted and not all_of_them
+        if keeps and index <= self.end:
+            assert self._keep is not None
             index = min(index, self._keep)
         self._drop(index)
 

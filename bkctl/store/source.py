@@ -14,7 +14,6 @@ from types import TracebackType
 from bkctl.errors import CorruptionError
 from bkctl.sst.source import FileReader
 from bkctl.store.families import require_families
-from bkctl.store.flush import flush_logs
 from bkctl.store.ident import API_V1, API_V1TTL, StoreIdent, parse_store_ident
 from bkctl.store.inspector import (
     REGION_STATE_END,
@@ -24,6 +23,8 @@ from bkctl.store.inspector import (
 )
 from bkctl.store.layout import locate
 from bkctl.store.manifest import LiveFile
+from bkctl.store.raft_log_mode import RaftLogMode
+from bkctl.store.replay import LogReplayer, Replayer
 from bkctl.store.tikv_config import read_tikv_config
 from bkctl.store.view import PinnedView
 
@@ -34,7 +35,8 @@ class SourceOptions:
 
     `point_in_time` takes what lies before a damage in the MANIFEST's or the log's tail, as TiKV
     would; without it such damage is an error. `api_version` overrides the
-    store's own.
+    store's own. `raft_log` says how far the raft log is applied, `raft_dir` where it is if not
+    beside the kv store (`bkctl.raft.source`).
     """
 
     path: Path
@@ -42,31 +44,39 @@ class SourceOptions:
     wal_dir: Path | None = None
     point_in_time: bool = False
     api_version: int | None = None
+    raft_log: RaftLogMode = RaftLogMode.COMMITTED
+    raft_dir: Path | None = None
 
 
 class Source:
     """A context manager: one consistent view of a store, from here to the end of the block."""
 
     def __init__(
-        self, options: SourceOptions, is_cancelled: Callable[[], bool] = lambda: False
+        self,
+        options: SourceOptions,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        replayer: Replayer | None = None,
     ) -> None:
-        """Pin the store and read who it is.
+        """Pin the store and read who it is; `replayer` replays its logs (default: LogReplayer).
 
         Raises SourceError for what cannot be read, CorruptionError for what is damaged,
         StorageError where the temporary view has no room, CancelledError once `is_cancelled`.
         """
         layout = locate(options.path, options.wal_dir)
-        # Started before there are descriptors to be inherited.
+        replayer = replayer or LogReplayer(is_cancelled)
+        # Both are started before there are descriptors to be inherited.
         self._inspector = Inspector(is_cancelled)
         try:
+            replayer.start(layout)
             self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
         except BaseException:
             self._inspector.close()
+            replayer.close()
             raise
         try:
-            if self._view.has_wal:
-                flush_logs(self._view.db_dir, layout.db_dir, is_cancelled)
-                self._view.flushed()
+            replayer.pinned(self._view)
+            if replayer.has_work(self._view):
+                self._view.replay(replayer.replay)
             with self._naming_the_file():
                 facts = self._inspector.open(self._view.db_dir, layout.db_dir)
             self.families, self.last_sequence = facts.families, facts.last_sequence
@@ -77,6 +87,8 @@ class Source:
         except BaseException:
             self._close()
             raise
+        finally:
+            replayer.close()
 
     @contextlib.contextmanager
     def _naming_the_file(self) -> Iterator[None]:
@@ -174,9 +186,13 @@ class Source:
 
     def region_records(self) -> Iterator[tuple[bytes, bytes]]:
         """The store's own region records, out of its `raft` family; SourceError without one."""
+        return self.raft_records(REGION_STATE_PREFIX, REGION_STATE_END)
+
+    def raft_records(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records `[lower, upper)` of the family `raft`; SourceError without one."""
         self.require("raft")
         with self._naming_the_file():
-            yield from self._inspector.records("raft", REGION_STATE_PREFIX, REGION_STATE_END)
+            yield from self._inspector.records("raft", lower, upper)
 
     def missing(self, family: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
         """Tell which of `keys` a column family of the view does not show."""

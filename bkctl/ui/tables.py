@@ -6,10 +6,12 @@ ranges, which those take minutes for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bkctl.errors import CorruptionError
+from bkctl.raft.standing import Completeness, Standing
 from bkctl.regions.plan import Plan, to_raw_key
 from bkctl.regions.region_map import Gap, Skipped
 from bkctl.ui.human import format_count, format_size
@@ -107,6 +109,45 @@ def print_plan(page: Page, plan: Plan, is_raw: bool) -> None:
     _print_gaps(page, raw_gaps(plan.gaps, is_raw))
 
 
+def print_standings(page: Page, standings: Sequence[Standing]) -> None:
+    """Print where each region's replica stands, what is wrong with one below it."""
+    if not standings:
+        return
+    words: list[tuple[str, Callable[[Standing], str]]] = [
+        ("state", lambda each: each.state),
+        ("role", lambda each: each.role),
+        ("replica", lambda each: each.completeness.value),
+    ]
+    numbers: list[tuple[str, Callable[[Standing], object]]] = [
+        ("epoch", lambda each: f"{each.conf_ver}:{each.version}"),
+        ("applied", lambda each: each.applied),
+        ("commit", lambda each: each.commit),
+        ("last index", lambda each: each.last_index),
+        ("last term", lambda each: each.last_term),
+        ("term", lambda each: each.term),
+        ("to apply", lambda each: format_size(each.size)),
+        ("above", lambda each: each.above),
+    ]
+    columns = [_Column("region", [str(each.region_id) for each in standings])]
+    columns += (_Column(name, list(map(of, standings)), is_left=True) for name, of in words)
+    columns += (_Column(name, [str(of(each)) for each in standings]) for name, of in numbers)
+    _print_columns(page, columns, [each.trouble for each in standings])
+    page.line(standings_in_short(standings))
+
+
+def standings_in_short(standings: Sequence[Standing]) -> str:
+    """One line on what of the raft log was applied."""
+    entries = sum(each.entries for each in standings)
+    above = sum(each.above for each in standings)
+    size = format_size(sum(each.size for each in standings))
+    found = Counter(each.completeness.value for each in standings if not each.is_gone)
+    return (
+        f"raft log: {format_count(entries, 'entry', 'entries')} applied ({size}), {above:,} lie "
+        f"above; replicas: "
+        + ", ".join(f"{found[each.value]:,} {each.value}" for each in Completeness)
+    )
+
+
 def print_problems(page: Page, problems: Sequence[MapProblem], is_raw: bool) -> None:
     """Print what is wrong in a region map, the reason below each; nothing if nothing is."""
     if not problems:
@@ -132,7 +173,7 @@ def _print_columns(page: Page, columns: list[_Column], notes: Sequence[str] = ()
         below = _SPACE.join([column.line_below(row) for column in columns]).rstrip()
         if below:
             page.line(page.dim(below))
-        if notes:
+        if notes and notes[row]:
             page.line(f"{_SPACE}{notes[row]}")
 
 

@@ -24,6 +24,8 @@ from bkctl.backup.request import RegionMapLoader
 from bkctl.errors import BkctlError, CorruptionError, UsageError
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
+from bkctl.raft.source import open_source
+from bkctl.raft.standing import refuse_troubled
 from bkctl.regions.plan import make_plan
 from bkctl.repository.catalog import Catalog, open_backup, read_catalog, root_name
 from bkctl.repository.coverage import chain_coverage, read_links
@@ -269,7 +271,8 @@ class Verifier:
         listener: Listener,
     ) -> list[JobResult]:
         groups = _family_groups(meta)
-        with Source(against.source) as source:
+        with open_source(against.source) as source:
+            refuse_troubled(source.standings)
             source.require(*(() if meta.is_raw_kv else ("lock",)), *chain(*groups))
             jobs: list[VerifyJob] = []
             for families in groups:

@@ -342,9 +342,9 @@ def test_a_learner_is_named(cluster: Cluster, tmp_path: Path) -> None:
         load_regions=lambda source: (region_map, []),
         end_ts=cluster.tick(),
     )
-    assert [(each.region_id, each.replica) for each in report.replicas] == [
-        (2, "learner"),
-        (3, "learner"),
+    assert [(each.region_id, each.replica, each.role) for each in report.replicas] == [
+        (2, "unknown", "learner"),
+        (3, "unknown", "learner"),
     ]
 
 

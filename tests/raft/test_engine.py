@@ -228,13 +228,21 @@ def test_files_left_out_are_noted(tmp_path: Path) -> None:
         assert log.first_index(1) == 30
 
 
-def test_a_compacted_entry_is_there_for_a_kv_store_pinned_before(tmp_path: Path) -> None:
+def test_a_compacted_entry_is_there_for_a_running_kv_store_pinned_before(tmp_path: Path) -> None:
+    make_log(tmp_path)
+    FileWriter(tmp_path, 5).add(Batch().compact(1, 45).compact(2, 45)).write()
+    with PinnedRaftEngine([tmp_path], copy_to=tmp_path) as pinned:
+        log = pinned.read({1: 30, 3: 30})
+        assert [log.first_index(region_id) for region_id in (1, 2, 3)] == [30, 45, 30]
+        assert indexes(log, 1, 30, 50) == [*range(30, 50)]
+
+
+def test_a_compacted_entry_of_a_store_that_is_down_is_lost_as_to_tikv(tmp_path: Path) -> None:
     make_log(tmp_path)
     FileWriter(tmp_path, 5).add(Batch().compact(1, 45).compact(2, 45)).write()
     with PinnedRaftEngine([tmp_path]) as pinned:
         log = pinned.read({1: 30, 3: 30})
-        assert [log.first_index(region_id) for region_id in (1, 2, 3)] == [30, 45, 30]
-        assert indexes(log, 1, 30, 50) == [*range(30, 50)]
+        assert [log.first_index(region_id) for region_id in (1, 2, 3)] == [45, 45, 30]
 
 
 def test_entries_may_be_of_all_kinds(tmp_path: Path) -> None:

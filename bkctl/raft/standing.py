@@ -1,0 +1,130 @@
+"""What is told of each region after its raft log was applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from bkctl.errors import CorruptionError
+from bkctl.proto import metapb_pb2, raft_serverpb_pb2
+from bkctl.raft.apply import Progress
+
+
+class Completeness(str, Enum):
+    """Whether a replica has all that its region has acknowledged.
+
+    `complete` is one that alone decides what is committed, with all of its log applied. What others
+    have is not known of any other, and `behind` is one of which it is known to lack something.
+    """
+
+    COMPLETE = "complete"
+    UNKNOWN = "unknown"
+    BEHIND = "behind"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One region's replica: what it is, how far it was, how far its log was applied.
+
+    `applied` is the index that the kv store had, `applied_to` the one it has in the view, of
+    `entries` entries of `size` bytes. `last_term` and `term` (the peer's own) are 0 where nothing
+    tells. `trouble` says why the region cannot be read. Keys are encoded, without the `z`.
+    """
+
+    region_id: int
+    state: str
+    role: str
+    conf_ver: int
+    version: int
+    start_key: bytes
+    end_key: bytes
+    voters: tuple[int, ...]
+    applied: int
+    applied_to: int
+    commit: int
+    last_index: int
+    last_term: int
+    term: int
+    entries: int
+    size: int
+    completeness: Completeness
+    trouble: str
+
+    @property
+    def above(self) -> int:
+        """The entries of the log that were not applied."""
+        return max(0, self.last_index - self.applied_to)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the region is no longer on this store."""
+        return self.state == "tombstone"
+
+
+def standing_of(progress: Progress) -> Standing:
+    """Sum up what came of a region."""
+    replica, stand = progress.replica, progress.stand
+    region, applied_to = replica.region, replica.applied
+    return Standing(
+        region_id=region.id,
+        state=_state(replica.state),
+        role=_role(replica.peer),
+        conf_ver=region.region_epoch.conf_ver,
+        version=region.region_epoch.version,
+        start_key=region.start_key,
+        end_key=region.end_key,
+        voters=tuple(p.store_id for p in region.peers if p.role != metapb_pb2.Learner),
+        applied=applied_to if stand is None else stand.applied,
+        applied_to=applied_to,
+        commit=applied_to if stand is None else stand.commit,
+        last_index=applied_to if stand is None else stand.last_index,
+        last_term=0 if stand is None else stand.last_term,
+        term=0 if stand is None else stand.term,
+        entries=progress.entries,
+        size=progress.size,
+        completeness=_completeness(progress),
+        trouble="" if progress.trouble is None else str(progress.trouble),
+    )
+
+
+def _completeness(progress: Progress) -> Completeness:
+    replica, stand = progress.replica, progress.stand
+    if progress.trouble is not None:
+        return Completeness.BEHIND
+    if stand is None:
+        # Nothing was to be applied: a snapshot is under way, data is waited for, or none is held.
+        return Completeness.BEHIND if replica.lacks_data else Completeness.UNKNOWN
+    if replica.applied < stand.commit:
+        return Completeness.BEHIND
+    is_complete = replica.is_sole_voter and replica.applied >= stand.last_index
+    return Completeness.COMPLETE if is_complete else Completeness.UNKNOWN
+
+
+def _state(state: int) -> str:
+    known = raft_serverpb_pb2.PeerState.values()
+    if state not in known:
+        return "unknown"
+    return raft_serverpb_pb2.PeerState.Name(state).lower()
+
+
+def _role(peer: metapb_pb2.Peer | None) -> str:
+    if peer is None:
+        return "none"
+    if peer.is_witness:
+        return "witness"
+    if peer.role not in metapb_pb2.PeerRole.values():
+        return "unknown"
+    return {
+        metapb_pb2.Voter: "voter",
+        metapb_pb2.Learner: "learner",
+        metapb_pb2.IncomingVoter: "incoming voter",
+        metapb_pb2.DemotingVoter: "demoting voter",
+    }[peer.role]
+
+
+def refuse_troubled(standings: Iterable[Standing]) -> None:
+    """Raise CorruptionError for the first region that is in trouble, if any is."""
+    for standing in standings:
+        if standing.trouble:
+            raise CorruptionError(standing.trouble)
