@@ -7,19 +7,17 @@
      "skipped": [{"region_id", "reason"}...], "gaps": [{"start_key", "end_key"}...],
      "covered": [{"start_key", "end_key", "start_ts"}...],
      "uncovered": [{"start_key", "end_key", "region_id", "reason"}...],
-     "replicas": [{"region_id", "replica": "complete|unknown|behind", "role", "applied", "commit",
-                   "last_index", "above"}...], "notes": [texts...],
+     "replicas": [see `bkctl.archive.replica`...], "minority": [region ids...], "notes": [texts...],
      "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
      "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...], "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; those from `covered` on may be missing.
 `covered` are the keys that the backup covers, 0 being in full; `uncovered` those it was asked for
-and does not; without `covered`, nobody wrote it down. `replicas` tell whether the replica
-of a region that was read is known to have all that the cluster acknowledged: up to which entry of
-the raft log it was `applied`, what is known to be committed, and how many entries lie above what
-was applied. `notes` are for people. Decided
-locks are those of transactions whose end the store knew: `commit_ts` is null if rolled back.
+and does not; without `covered`, nobody wrote it down. `replicas` tell of each region that was read
+what is known of its replica. `minority` are regions of which fewer than a majority of voters were
+at hand: what they lack, nobody knows. `notes` are for people. Decided locks are those of
+transactions whose end the store knew: `commit_ts` is null if rolled back.
 `merged_from` names the backups that a merged one was made of, oldest first.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
 the bytes of backupmeta.
@@ -36,6 +34,7 @@ from typing import NoReturn
 
 from bkctl.archive.coverage import CoveredKeys, UncoveredKeys
 from bkctl.archive.coverage import KeyRange as KeyRange
+from bkctl.archive.replica import ReplicaNote as ReplicaNote
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.region_map import Skipped
@@ -44,7 +43,6 @@ STATUSES = frozenset({"ok", "partial", "failed", "cancelled"})
 MODES = frozenset({"txn", "raw"})
 
 _CRC_DIGITS = 16
-_REPLICA_COUNTS = ("applied", "commit", "last_index", "above")
 _SHA256_BYTES = 32
 
 
@@ -67,23 +65,6 @@ class RangeError:
     end_key: bytes
     kind: str
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaNote:
-    """What is known of a region's replica on this store: `complete`, `unknown` or `behind`.
-
-    `role` is its peer's (voter, learner…). Of the raft log, entries up to `applied` are in the
-    backup, those up to `commit` are known to be committed, and `above` lie above `applied`.
-    """
-
-    region_id: int
-    replica: str
-    role: str = ""
-    applied: int = 0
-    commit: int = 0
-    last_index: int = 0
-    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +107,7 @@ class Report:
     uncovered: tuple[UncoveredKeys, ...] = ()
     replicas: tuple[ReplicaNote, ...] = ()
     notes: tuple[str, ...] = ()
+    minority: tuple[int, ...] = ()
 
     def to_json_dict(self) -> dict[str, object]:
         """Give the report as the JSON object of the module's text."""
@@ -197,6 +179,8 @@ class Report:
         }
         if self.replicas:
             document["replicas"] = [dataclasses.asdict(each) for each in self.replicas]
+        if self.minority:
+            document["minority"] = list(self.minority)
         if self.notes:
             document["notes"] = list(self.notes)
         return document
@@ -264,13 +248,10 @@ class Report:
                 for each in fields.objects("uncovered")
             ),
             replicas=tuple(
-                ReplicaNote(
-                    *(each.count("region_id"), each.text("replica"), each.text("role", "")),
-                    *(each.count(name, 0) for name in _REPLICA_COUNTS),
-                )
-                for each in fields.objects("replicas")
+                ReplicaNote.read(each.count, each.text) for each in fields.objects("replicas")
             ),
             notes=fields.texts("notes"),
+            minority=fields.counts("minority"),
         )
 
 
@@ -295,6 +276,12 @@ class _Fields:
         if isinstance(values, list) and all(isinstance(value, str) for value in values):
             return tuple(values)
         return self._refuse(name, "a list of texts")
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        values = self._fields.get(name, [])
+        if isinstance(values, list) and all(type(value) is int for value in values):
+            return tuple(values)
+        return self._refuse(name, "a list of counts")
 
     def word(self, name: str, words: frozenset[str]) -> str:
         value = self.text(name)

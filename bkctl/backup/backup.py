@@ -22,7 +22,7 @@ from bkctl.archive.report import KeyRange, Report
 from bkctl.backup.execute import run_plan
 from bkctl.backup.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
-from bkctl.backup.orphans import refuse_forgotten_files
+from bkctl.backup.opening import open_request
 from bkctl.backup.outcome import make_meta, make_report, refusal_report
 from bkctl.backup.parts import count_whole, span_of
 from bkctl.backup.planning import plan_reads
@@ -30,16 +30,15 @@ from bkctl.backup.request import BackupRequest
 from bkctl.backup.resume import check_same_settings, claim_info, keep_finished, settings_of
 from bkctl.backup.run import RunResult
 from bkctl.backup.workers import backup_workers
+from bkctl.cluster.stores import Stores
 from bkctl.errors import StorageError, UsageError
 from bkctl.folders import refuse_work_dir_in
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
-from bkctl.raft.source import RaftSource, open_source
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
 from bkctl.storage.counted import counted_storage
 from bkctl.store.ident import API_NAMES, API_V2, raw_window
-from bkctl.store.source import Source
 
 
 def take_backup(
@@ -67,12 +66,12 @@ def take_backup(
     if request.cipher is not None:
         refuse_work_dir_in(request.storage.path, request.source.work_dir)
     with (
-        _open_source(request, is_cancelled, notify) as source,
+        open_request(request, is_cancelled, notify) as stores,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
-        request = _settle_mode(request, source)
-        job = _follow(request, source, storage, begun)
-        read = plan_reads(job.request, source, job.store_id, job.base)
+        request = _settle_mode(request, stores)
+        job = _follow(request, stores, storage, begun)
+        read = plan_reads(job.request, stores, job.store_id, job.base)
         if read.cover.uncovered and not request.allow_gaps:
             return refusal_report(job, read)
         claimed = _claim(job, read)
@@ -80,37 +79,13 @@ def take_backup(
         return _publish(job, read, claimed, result, lock)
 
 
-@contextlib.contextmanager
-def _open_source(
-    request: BackupRequest, is_cancelled: Callable[[], bool], notify: Callable[[str], None]
-) -> Iterator[RaftSource]:
-    """The store, pinned, if it is one that can be backed up so."""
-    with open_source(request.source, is_cancelled) as source:
-        _check_source(source, request)
-        if request.is_raw and not source.is_ttl_known:
-            notify(
-                f"{source.path}: there is no last_tikv.toml to tell whether values end in an "
-                "expiry; taken as API V1, where they do not (--api-version says otherwise)"
-            )
-        if not request.source.point_in_time:
-            refuse_forgotten_files(source)
-        yield source
-
-
-def _check_source(source: Source, request: BackupRequest) -> None:
-    if not request.is_raw:
-        source.require("write", "lock", "default")
-        return
-    source.require(request.family)
-
-
-def _settle_mode(request: BackupRequest, source: Source) -> BackupRequest:
+def _settle_mode(request: BackupRequest, stores: Stores) -> BackupRequest:
     """The request with what depends on the store's API version: which keys, and from when."""
-    api_version = source.ident.api_version
+    api_version = stores.ident.api_version
     if request.is_raw and api_version != API_V2 and (request.incremental or request.start_ts):
         what = "--incremental" if request.incremental else "--start-ts"
         raise UsageError(
-            f"{source.path}: raw pairs of API {API_NAMES[api_version]} have no timestamps; {what} "
+            f"{stores.path}: raw pairs of API {API_NAMES[api_version]} have no timestamps; {what} "
             "cannot go with them"
         )
     start_key, end_key = request.start_key, request.end_key
@@ -132,12 +107,12 @@ def _open_repository(
         yield storage, lock
 
 
-def _follow(request: BackupRequest, source: RaftSource, storage: Storage, begun: float) -> Job:
+def _follow(request: BackupRequest, stores: Stores, storage: Storage, begun: float) -> Job:
     """Settle the window and the name, where those are to be found in the repository."""
-    store_id = source.ident.store_id if request.store_id is None else request.store_id
+    store_id = stores.ident.store_id if request.store_id is None else request.store_id
     window = KeyRange(request.start_key, request.end_key)
     mode = "raw" if request.is_raw else "txn"
-    subject = Subject(store_id, source.ident.cluster_id, window, mode)
+    subject = Subject(store_id, stores.ident.cluster_id, window, mode)
     base = Base(request.start_ts, "", "")
     if request.incremental:
         base = find_base(storage, subject, request.end_ts, request.full_every)
@@ -149,16 +124,16 @@ def _follow(request: BackupRequest, source: RaftSource, storage: Storage, begun:
         request = dataclasses.replace(request, resume=bool(name), name=name, end_ts=end_ts)
     check_gc_safe_point(request.gc_safe_point, request.start_ts, request.end_ts)
     name = request.name or default_backup_name(request.end_ts, request.kind)
-    return Job(request, source, store_id, storage, name, base, begun)
+    return Job(request, stores, store_id, storage, name, base, begun)
 
 
 def _claim(job: Job, read: ReadPlan) -> Claimed:
     """Claim the backup's name, or take up an unfinished backup."""
     request = job.request
     backup_dir = BackupDir(job.storage, job.name)
-    settings = settings_of(request, job.source.ident.cluster_id, job.store_id, job.base.name)
+    settings = settings_of(request, job.stores.ident.cluster_id, job.store_id, job.base.name)
     if not request.resume:
-        backup_dir.claim(claim_info("backup", settings, store=str(job.source.path)))
+        backup_dir.claim(claim_info("backup", settings, store=str(job.stores.path)))
         return Claimed(backup_dir, [])
     check_same_settings(backup_dir, settings)
     finished = keep_finished(job.storage, backup_dir, read.plan.ranges, request.has_plain_keys)

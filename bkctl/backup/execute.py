@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.backup.balance import balance
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
+from bkctl.backup.opening import open_request
 from bkctl.backup.parts import left_of, span_of, whole_of
 from bkctl.backup.planning import plan_reads
+from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
-from bkctl.raft.source import open_source
 from bkctl.regions.plan import BackupRange, Plan
+from bkctl.regions.region import is_same
 from bkctl.storage.limit import RateLimit
 
 
@@ -28,11 +30,11 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     The workers end with it.
     """
     request = job.request
-    job.source.rest()
+    job.stores.rest()
     with _staging(job) as staging:
         task = _task(job, read, staging)
         left = left_of(read.ranges, claimed.spans(request.has_plain_keys))
-        result = _run(job, task, balance(left, read.files, request.jobs, request.part_size), crew)
+        result = _run(job, task, _balanced(left, read, request), crew)
         if request.wait_locks is not None:
             again = _Again(job, task, crew)
             result = wait_for_locks(result, request.wait_locks, again, crew.is_cancelled)
@@ -56,15 +58,13 @@ def _staging(job: Job) -> Iterator[Path]:
 
 
 def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
-    request, source = job.request, job.source
+    request, stores = job.request, job.stores
     storage = request.storage
     if request.rate_limit is not None:
-        limit = RateLimit(request.rate_limit, source.db_dir.parent / "rate-limit")
+        limit = RateLimit(request.rate_limit, stores.first.db_dir.parent / "rate-limit")
         storage = dataclasses.replace(storage, rate_limit=limit)
     return BackupTask(
-        db_dir=read.db_dir,
-        source=source.path,
-        store_id=job.store_id,
+        views=tuple(each.view for each in read.reads),
         start_ts=request.start_ts,
         end_ts=request.end_ts,
         is_raw=request.is_raw,
@@ -74,9 +74,9 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         storage=storage,
         name=job.name,
         staging=staging,
-        deciding_dir=source.db_dir if request.resolve_locks else None,
+        decides_locks=request.resolve_locks,
         cipher=request.cipher,
-        api_version=source.ident.api_version,
+        api_version=stores.ident.api_version,
     )
 
 
@@ -109,25 +109,37 @@ class _Again:
 
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
         request = dataclasses.replace(self.job.request, read_all=True)
-        with open_source(request.source) as source:
-            plan = plan_reads(request, source, self.job.store_id, self.job.base).plan
-            same = [brange for brange in ranges if _has_part(plan, brange)]
-            task = dataclasses.replace(
-                self.task,
-                db_dir=source.db_dir,
-                deciding_dir=source.db_dir if request.resolve_locks else None,
-            )
+        with open_request(request) as stores:
+            read = plan_reads(request, stores, self.job.store_id, self.job.base)
+            same = [again for brange in ranges if (again := _part_of(read.plan, brange))]
+            views = tuple(each.view for each in read.reads)
+            task = dataclasses.replace(self.task, views=views)
             result = _run(self.job, task, same, self.crew)
+        found = {span_of(brange) for brange in same}
         message = "the region changed while its locks were waited for; try again"
         result.failures += [
             RangeFailure(brange, "epoch_not_match", message)
             for brange in ranges
-            if brange not in same
+            if span_of(brange) not in found
         ]
         return result
 
 
-def _has_part(plan: Plan, part: BackupRange) -> bool:
-    """Whether a range of the plan, of the same region, holds all of `part`."""
+def _part_of(plan: Plan, part: BackupRange) -> BackupRange | None:
+    """The same part of a region as the plan reads it now; None if it has changed."""
     whole = whole_of(span_of(part), plan.ranges)
-    return whole is not None and whole.region == part.region
+    if whole is None or not is_same(whole.region, part.region):
+        return None
+    return dataclasses.replace(part, view=whole.view)
+
+
+def _balanced(
+    ranges: Iterable[BackupRange], read: ReadPlan, request: BackupRequest
+) -> list[BackupRange]:
+    """The ranges store by store, large ones in parts."""
+    ranges = list(ranges)
+    found: list[BackupRange] = []
+    for number, reads in enumerate(read.reads):
+        own = [brange for brange in ranges if brange.view == number]
+        found += balance(own, reads.files, request.jobs, request.part_size)
+    return found

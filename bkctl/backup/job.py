@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange
@@ -14,12 +13,13 @@ from bkctl.backup.follow import Base
 from bkctl.backup.parts import Span, finished_span, span_of
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RangeFailure
+from bkctl.backup.task import View
+from bkctl.cluster.stores import Stores
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.base import Storage
 from bkctl.store.manifest import LiveFile
-from bkctl.store.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Job:
     """
 
     request: BackupRequest
-    source: Source
+    stores: Stores
     store_id: int
     storage: Storage
     name: str
@@ -48,20 +48,29 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreReads:
+    """What is read of one store: the view to open, and the SST files of it that are read."""
+
+    view: View
+    files: list[LiveFile]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """The ranges to read, in the view `db_dir`, and the SST files of that view that are read.
+    """The ranges to read, and the stores that they are read from, by number.
 
     `cover` is what that covers of the request, `refused` are ranges of the plan that the store is
-    not to be read for.
+    not to be read for, `minority` the regions of the plan of which fewer than a majority of voters
+    are at hand.
     """
 
     plan: Plan
-    db_dir: Path
-    files: list[LiveFile]
+    reads: tuple[StoreReads, ...]
     cover: Cover
     refused: tuple[RangeFailure, ...] = ()
     replicas: tuple[ReplicaNote, ...] = ()
     notes: tuple[str, ...] = ()
+    minority: tuple[int, ...] = ()
 
     @property
     def ranges(self) -> list[BackupRange]:

@@ -35,7 +35,7 @@ def make_report(job: Job, read: ReadPlan, result: RunResult, resumed: int) -> Re
         start_ts=request.start_ts,
         end_ts=request.end_ts,
         store_id=job.store_id,
-        cluster_id=job.source.ident.cluster_id,
+        cluster_id=job.stores.ident.cluster_id,
         ranges=RangeCounts(len(plan.ranges), result.done, failed, len(plan.skipped)),
         storage=str(request.storage),
         codec=request.compression.codec,
@@ -47,6 +47,7 @@ def make_report(job: Job, read: ReadPlan, result: RunResult, resumed: int) -> Re
         uncovered=read.cover.uncovered,
         replicas=read.replicas,
         notes=read.notes,
+        minority=read.minority,
         skipped=plan.skipped,
         gaps=tuple(
             KeyRange(
@@ -118,7 +119,7 @@ def failed_report(request: BackupRequest, error: BkctlError, begun: float) -> Re
 
 def make_meta(job: Job, result: RunResult) -> BackupMeta:
     """The backupmeta of a run whose ranges are all done."""
-    request, ident = job.request, job.source.ident
+    request, ident = job.request, job.stores.ident
     raw_ranges = (
         (RawRange(request.start_key, request.end_key, request.family),) if request.is_raw else ()
     )

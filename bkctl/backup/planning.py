@@ -3,61 +3,154 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from bkctl.archive.coverage import KeyRange
 from bkctl.backup.changes import without_unchanged
 from bkctl.backup.cover import cover_of, split_by
 from bkctl.backup.follow import Base
-from bkctl.backup.job import ReadPlan
+from bkctl.backup.job import ReadPlan, StoreReads
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RangeFailure
-from bkctl.backup.standings import find_troubles, replica_notes
+from bkctl.backup.standings import chosen_notes, find_troubles, replica_notes
+from bkctl.backup.task import View
+from bkctl.cluster.regions import ClusterRegions
+from bkctl.cluster.stores import Stores
 from bkctl.raft.source import RaftSource
 from bkctl.regions.check import Mismatch, find_mismatches
-from bkctl.regions.plan import Plan, make_plan
-from bkctl.regions.region_map import Origin
+from bkctl.regions.plan import BackupRange, Plan, make_plan
+from bkctl.regions.region_map import Origin, RegionMap, Skipped
 
 
-def plan_reads(request: BackupRequest, source: RaftSource, store_id: int, base: Base) -> ReadPlan:
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """Where the regions of a plan come from: a map, or what was chosen among the stores."""
+
+    region_map: RegionMap
+    skipped: tuple[Skipped, ...]
+    chosen: ClusterRegions | None = None
+
+
+def plan_regions(
+    regions: Regions, window: tuple[bytes, bytes], store_id: int | None, *, is_raw: bool
+) -> Plan:
+    """The plan for a window of raw user keys; each range has the number of its store."""
+    chosen = regions.chosen
+    plan = make_plan(None if chosen else store_id, *window, regions.region_map, is_raw)
+    ranges: Iterable[BackupRange] = plan.ranges
+    if chosen is not None:
+        ranges = (
+            dataclasses.replace(brange, view=chosen.numbers.get(brange.region.id, 0))
+            for brange in ranges
+        )
+    return dataclasses.replace(
+        plan, ranges=tuple(ranges), skipped=(*regions.skipped, *plan.skipped)
+    )
+
+
+def plan_reads(request: BackupRequest, stores: Stores, store_id: int, base: Base) -> ReadPlan:
     """What to read: for an incremental backup, only what can have changed since `base`.
 
-    Ranges that the store is not to be read for are refused: they are failures from the start.
+    Ranges that the stores are not to be read for are refused: they are failures from the start.
     """
-    region_map, passed_over = request.load_regions(source)
-    plan = make_plan(
-        store_id or None, request.start_key, request.end_key, region_map, request.has_plain_keys
-    )
-    plan = dataclasses.replace(plan, skipped=(*passed_over, *plan.skipped))
-    mismatches = find_refused(plan, region_map.origin, source, store_id or None)
+    regions = _regions_of(request, stores)
+    window = request.start_key, request.end_key
+    plan = plan_regions(regions, window, store_id or None, is_raw=request.has_plain_keys)
+    mismatches = find_refused(plan, regions, stores, store_id or None)
     refused = tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in mismatches)
-    notes = _notes(region_map.origin, source)
-    replicas = replica_notes(plan, source.standings, store_id or None)
-    families = (request.family,) if request.is_raw else ("write", "default")
-    files = [file for file in source.live_files() if file.family in families]
-    db_dir = source.db_dir
+    notes = _notes(regions.region_map.origin, stores.first)
+    chosen = regions.chosen
+    if stores.choices is not None and chosen is not None:
+        replicas = chosen_notes(plan, stores.choices, stores.sources)
+    else:
+        replicas = replica_notes(plan, stores.standings, store_id or None)
+    planned = {brange.region.id for brange in plan.ranges}
+    minority = [] if chosen is None else [each for each in chosen.minority if each in planned]
     if request.kind == "incr":
         plan = split_by(plan, base.whole, request.has_plain_keys)
         if anew := sum(brange.takes_all for brange in plan.ranges):
             notes.append(f"{anew} ranges are taken in full, as {base.name} did not cover them")
-        if not request.read_all and not request.is_raw:
-            plan, unread = without_unchanged(plan, source, request.start_ts, request.end_ts)
+    plan, reads = _reads(plan, request, stores, store_id)
+    keys = KeyRange(*window)
+    cover = cover_of(plan, keys, request.start_ts, request.has_plain_keys)
+    return ReadPlan(plan, reads, cover, refused, replicas, tuple(notes), tuple(minority))
+
+
+def _regions_of(request: BackupRequest, stores: Stores) -> Regions:
+    chosen = stores.regions
+    if chosen is not None:
+        return Regions(chosen.region_map, chosen.skipped, chosen)
+    region_map, passed_over = request.load_regions(stores.first)
+    return Regions(region_map, tuple(passed_over))
+
+
+def _reads(
+    plan: Plan, request: BackupRequest, stores: Stores, store_id: int
+) -> tuple[Plan, tuple[StoreReads, ...]]:
+    """The plan without what cannot have changed, and what is read of each store."""
+    families = (request.family,) if request.is_raw else ("write", "default")
+    is_short = request.kind == "incr" and not request.read_all and not request.is_raw
+    parts: list[Plan] = []
+    reads: list[StoreReads] = []
+    for number, source in enumerate(stores.sources):
+        own = tuple(brange for brange in plan.ranges if brange.view == number)
+        part = dataclasses.replace(plan, ranges=own, skipped=())
+        files = [file for file in source.live_files() if file.family in families]
+        db_dir = source.db_dir
+        if is_short:
+            part, unread = without_unchanged(part, source, request.start_ts, request.end_ts)
             left_out = set(unread)
             files = [file for file in files if file not in left_out]
             db_dir = source.without(unread) if unread else db_dir
-    window = KeyRange(request.start_key, request.end_key)
-    cover = cover_of(plan, window, request.start_ts, request.has_plain_keys)
-    return ReadPlan(plan, db_dir, files, cover, refused, replicas, tuple(notes))
+        own_id = source.ident.store_id if len(stores.sources) > 1 else store_id
+        parts.append(part)
+        reads.append(StoreReads(View(db_dir, source.path, own_id, source.db_dir), files))
+    return _joined(plan, parts), tuple(reads)
+
+
+def plan_changes(plan: Plan, stores: Stores, start_ts: int, end_ts: int) -> Plan:
+    """The plan without what cannot have changed in a window of timestamps."""
+    parts = []
+    for number, source in enumerate(stores.sources):
+        own = tuple(brange for brange in plan.ranges if brange.view == number)
+        part = dataclasses.replace(plan, ranges=own, skipped=())
+        parts.append(without_unchanged(part, source, start_ts, end_ts)[0])
+    return _joined(plan, parts)
+
+
+def _joined(plan: Plan, parts: list[Plan]) -> Plan:
+    ranges = [brange for part in parts for brange in part.ranges]
+    unchanged = [brange for part in parts for brange in part.unchanged]
+    ranges.sort(key=lambda brange: brange.start_key)
+    unchanged.sort(key=lambda brange: brange.start_key)
+    skipped = [each for part in parts for each in part.skipped]
+    return dataclasses.replace(
+        plan,
+        ranges=tuple(ranges),
+        skipped=(*plan.skipped, *skipped),
+        unchanged=tuple(unchanged),
+    )
 
 
 def find_refused(
-    plan: Plan, origin: Origin, source: RaftSource, store_id: int | None
+    plan: Plan, regions: Regions, stores: Stores, store_id: int | None
 ) -> list[Mismatch]:
-    """The ranges that the store is not to be read for, each once.
+    """The ranges that the stores are not to be read for, each once.
 
-    Its own records say something else than the map, or its raft log cannot be applied.
+    Their own records say something else than the map, their raft log cannot be applied, or too few
+    of a region's voters are at hand.
     """
+    if regions.chosen is not None:
+        refused = regions.chosen.refused
+        return [
+            Mismatch(brange, why.kind, why.message)
+            for brange in plan.ranges
+            if (why := refused.get(brange.region.id)) is not None
+        ]
+    source = stores.first
     found = find_troubles(plan, source.standings)
-    if origin == "pd" and source.has_region_records():
+    if regions.region_map.origin == "pd" and source.has_region_records():
         found += find_mismatches(plan.ranges, source.region_records(), store_id)
     first = {mismatch.backup_range.start_key: mismatch for mismatch in reversed(found)}
     return [first[key] for key in sorted(first)]

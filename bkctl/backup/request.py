@@ -51,6 +51,10 @@ class BackupRequest:
     `allow_gaps` publishes what there is though keys of the window are not covered, as no region of
     the map has them, or as they are not this store's to back up.
 
+    `others` are more stores of the same cluster. With `chooses` the regions are those of the
+    stores' own records, each read where its newest log is; regions of which fewer than a majority
+    of voters are at hand are refused, unless `allow_minority`.
+
     `part_size` is what ranges are not cut below, to be done by several workers.
     """
 
@@ -82,6 +86,9 @@ class BackupRequest:
     allow_gaps: bool = False
     api_version: int = API_V1
     part_size: int = MIN_PART_SIZE
+    others: tuple[SourceOptions, ...] = ()
+    chooses: bool = False
+    allow_minority: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bkctl.archive.report import ReplicaNote
+from bkctl.cluster.choice import Choice
 from bkctl.errors import CorruptionError
 from bkctl.raft.standing import Completeness, Standing
 from bkctl.regions.check import Mismatch, learners
 from bkctl.regions.plan import BackupRange, Plan
+from bkctl.store.source import Source
 
 
 def find_troubles(plan: Plan, standings: Iterable[Standing]) -> list[Mismatch]:
@@ -68,3 +71,24 @@ def _note(standing: Standing) -> ReplicaNote:
         *(standing.region_id, standing.completeness.value, standing.role),
         *(standing.applied_to, standing.commit, standing.last_index, standing.above),
     )
+
+
+def chosen_notes(
+    plan: Plan, choices: Mapping[int, Choice], sources: Sequence[Source]
+) -> tuple[ReplicaNote, ...]:
+    """What is known of each replica that was chosen and that the plan reads."""
+    notes: dict[int, ReplicaNote] = {}
+    for brange in plan.ranges:
+        choice = choices.get(brange.region.id)
+        if choice is None or choice.best is None or brange.region.id in notes:
+            continue
+        standing, best = choice.best.standing, choice.best
+        is_complete = choice.has_majority and not standing.above
+        replica = Completeness.COMPLETE if is_complete else Completeness.UNKNOWN
+        notes[brange.region.id] = dataclasses.replace(
+            _note(standing),
+            replica=replica.value,
+            store_id=sources[best.number].ident.store_id,
+            why=choice.why,
+        )
+    return tuple(notes.values())

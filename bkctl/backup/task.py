@@ -24,18 +24,29 @@ DEFAULT_SST_MAX_SIZE = 144 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class BackupTask:
-    """One backup's settings, the same for all its ranges; timestamps are TSOs, sizes bytes.
+class View:
+    """A store's pinned view: `db_dir` is to be opened, `source` is the store's for messages.
 
-    `db_dir` is the pinned view to open, `source` the store's directory for messages. `family` is
-    the column family of raw mode. Files are made in `staging` and saved under `name`/. Locks are
-    decided by the view `deciding_dir`; without it, they block. With `cipher` files are encrypted.
-    `api_version` tells how raw pairs are laid out.
+    Locks are decided by the view `deciding_dir`, which leaves no file out.
     """
 
     db_dir: Path
     source: Path
     store_id: int
+    deciding_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BackupTask:
+    """One backup's settings, the same for all its ranges; timestamps are TSOs, sizes bytes.
+
+    A range is read in the one of `views` whose number it has. `family` is the column family of raw
+    mode. Files are made in `staging` and saved under `name`/. With `decides_locks`, locks whose
+    transactions' ends the views tell do not block. With `cipher` files are encrypted.
+    `api_version` tells how raw pairs are laid out.
+    """
+
+    views: tuple[View, ...]
     start_ts: int
     end_ts: int
     is_raw: bool
@@ -45,7 +56,7 @@ class BackupTask:
     storage: StorageSpec
     name: str
     staging: Path
-    deciding_dir: Path | None = None
+    decides_locks: bool = False
     cipher: Cipher | None = None
     api_version: int = API_V1
 
@@ -54,13 +65,13 @@ class BackupTask:
         """How raw pairs are laid out, and which of them count."""
         return RawLayout(self.api_version, self.start_ts, self.end_ts)
 
-    def note_at_hand(self) -> None:
+    def note_at_hand(self, view: int) -> None:
         """Say what RocksDB is about to be given, for the message if it crashes on it."""
-        signs.note(str(self.source))
+        signs.note(str(self.views[view].source))
 
-    def open_database(self) -> Database:
-        """Open the view; raises CorruptionError where it is damaged."""
-        return Database(self.db_dir, self.source)
+    def open_view(self, view: int) -> Database:
+        """Open one of the views; raises CorruptionError where it is damaged."""
+        return Database(self.views[view].db_dir, self.views[view].source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import gc
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from bkctl.storage.url import open_storage, writer_bucket
 from bkctl.store.database import Database
 
 _REPORT_SECONDS = 0.2
+_MAX_VIEWS = 2
 
 Emit = Callable[[Any], None]
 
@@ -45,45 +46,48 @@ class _Opened:
 
     def __init__(self) -> None:
         self._task: BackupTask | None = None
-        self._database: Database | None = None
+        self._databases: dict[int, Database] = {}
         self._storage: Storage | None = None
         self._saver: Saver | None = None
-        self._deciding: Database | None = None
+        self._deciding: dict[int, Database] = {}
         self.storage_metrics = Metrics()
 
-    def get(self, task: BackupTask) -> tuple[Database, Storage, Saver]:
-        if self._task != task or not (self._database and self._storage and self._saver):
+    def get(self, task: BackupTask, view: int) -> tuple[Database, Storage, Saver]:
+        if self._task != task or not (self._storage and self._saver):
             self.close()
             self._storage = open_storage(task.storage, self.storage_metrics)
             self._saver = Saver(self._storage, task.name, writer_bucket(task.storage))
-            self._database = task.open_database()
             self._task = task
-        return self._database, self._storage, self._saver
+        if view not in self._databases:
+            # Ranges come sorted by the view: others are hardly asked for again.
+            while len(self._databases) >= _MAX_VIEWS:
+                self._databases.pop(next(iter(self._databases))).close()
+            self._databases[view] = task.open_view(view)
+        return self._databases[view], self._storage, self._saver
 
     def decider(self, task: BackupTask) -> LockDecider | None:
         """Who decides locks for the task that was got last."""
-        deciding_dir = task.deciding_dir
-        if deciding_dir is None:
+        if not task.decides_locks:
             return None
 
-        def open_store() -> Database:
-            if self._deciding is None:
-                self._deciding = Database(deciding_dir, task.source)
-            return self._deciding
+        def open_stores() -> Iterator[Database]:
+            for number, view in enumerate(task.views):
+                if number not in self._deciding:
+                    self._deciding[number] = Database(view.deciding_dir, view.source)
+                yield self._deciding[number]
 
-        return LockDecider(open_store)
+        return LockDecider(open_stores)
 
     def close(self) -> None:
-        if self._deciding is not None:
-            self._deciding.close()
-            self._deciding = None
         if self._saver is not None:
             self._saver.close()
-        if self._database is not None:
-            self._database.close()
+        for database in (*self._deciding.values(), *self._databases.values()):
+            database.close()
+        self._deciding.clear()
+        self._databases.clear()
         if self._storage is not None:
             self._storage.close()
-        self._task = self._database = self._storage = self._saver = None
+        self._task = self._storage = self._saver = None
 
 
 _opened = _Opened()
@@ -211,8 +215,8 @@ class JobRun:
         self._emit(RangeStarted(number))
         begun = time.monotonic()
         try:
-            self.task.note_at_hand()
-            database, storage, saver = _opened.get(self.task)
+            self.task.note_at_hand(brange.view)
+            database, storage, saver = _opened.get(self.task, brange.view)
             opened = time.monotonic()
             decided: list[DecidedLock] = []
             decider = _opened.decider(self.task)

@@ -36,9 +36,14 @@ class FamilyFile:
         self._task, self._saver, self._cf = task, saver, cf
         self._start_key = raw_start_key
         self._start_ts = 0 if brange.takes_all else task.start_ts
-        region = brange.region
+        region, store_id = brange.region, task.views[brange.view].store_id
         self._name = backup_file_name(
-            task.store_id, region.id, region.epoch.version, raw_start_key, unix_ms, cf
+            store_id,
+            region.id,
+            region.epoch.version,
+            raw_start_key,
+            unix_ms,
+            cf,
         )
         self._sst: SstWriter | None = None
         self.accounting = Accounting()

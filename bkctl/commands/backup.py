@@ -11,7 +11,7 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import file_options as files
 from bkctl.commands import options
-from bkctl.commands import raft_options as raft
+from bkctl.commands import store_options as stores_of
 from bkctl.commands.signals import stop_on_signal
 from bkctl.commands.watch import Watch, Watchers, watched
 from bkctl.errors import BkctlError, CancelledError, UsageError
@@ -102,7 +102,7 @@ Pd = Annotated[
 
 
 def backup(
-    db: options.Db = None,
+    db: stores_of.Dbs = None,
     region_map: options.RegionMapFrom = None,
     storage: options.StorageUrl = None,
     start_ts: options.StartTs = None,
@@ -134,8 +134,9 @@ def backup(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
-    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
-    raft_dir: raft.RaftDir = None,
+    raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
+    raft_dir: stores_of.RaftDir = None,
+    allow_minority: stores_of.AllowMinority = False,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -165,14 +166,23 @@ def backup(
         waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
+        first_store, *others = stores_of.store_options(
+            options.required("--db", db or None),
+            *(work_dir, wal_dir, recovery, api_version),
+            raft_log=raft_log,
+            raft_dir=raft_dir,
+        )
+        if others and choice != "store":
+            raise UsageError(
+                "the regions of several stores are those of their own records; give "
+                "--region-map store"
+            )
         first, last = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
         request = BackupRequest(
-            source=options.source_options(
-                options.required("--db", db),
-                *(work_dir, wal_dir, recovery, api_version),
-                raft_log=raft_log,
-                raft_dir=raft_dir,
-            ),
+            source=first_store,
+            others=tuple(others),
+            chooses=choice == "store",
+            allow_minority=allow_minority,
             load_regions=lambda source: options.load_region_map(choice, source, store_id),
             storage=parse_storage(options.required("--storage", storage)),
             start_ts=start_ts or 0,
@@ -305,7 +315,7 @@ def _print_summary(report: Report) -> None:
 
 def _log_fields(request: BackupRequest) -> dict[str, object]:
     return {
-        "db": str(request.source.path),
+        "db": " ".join(str(each.path) for each in (request.source, *request.others)),
         "storage": str(request.storage),
         "start_ts": request.start_ts,
         "end_ts": request.end_ts,

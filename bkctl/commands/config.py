@@ -150,6 +150,13 @@ def _checked(path: Path, shown: str, option: Any, value: object) -> object:
         if isinstance(value, bool):
             return value
         raise UsageError(f"{path}: {shown} is on or off; give true or false")
+    if option.multiple and isinstance(value, list):
+        return [_checked_text(path, shown, each) for each in value]
+    text = _checked_text(path, shown, value)
+    return [text] if option.multiple else text
+
+
+def _checked_text(path: Path, shown: str, value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):

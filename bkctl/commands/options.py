@@ -21,14 +21,13 @@ from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
 from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
-from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
     from bkctl.regions.region_map import RegionMap, Skipped
-    from bkctl.store.source import Source, SourceOptions
+    from bkctl.store.source import Source
 
 MAX_DEFAULT_JOBS = 8
 _T = TypeVar("_T")
@@ -342,24 +341,6 @@ def _parse_named(name: str, text: str | None, key_format: KeyFormat) -> bytes:
 def api_number(name: ApiVersionName) -> int:
     """The number of an API version, as stores and backups have it."""
     return list(ApiVersionName).index(name)
-
-
-def source_options(
-    db: Path,
-    work_dir: Path | None,
-    wal_dir: Path | None,
-    recovery: Recovery,
-    api_version: ApiVersionName | None = None,
-    *,
-    raft_log: RaftLogMode = RaftLogMode.COMMITTED,
-    raft_dir: Path | None = None,
-) -> SourceOptions:
-    """How to open the store that the options name."""
-    from bkctl.store.source import SourceOptions
-
-    number = None if api_version is None else api_number(api_version)
-    point_in_time = recovery is Recovery.POINT_IN_TIME
-    return SourceOptions(db, work_dir, wal_dir, point_in_time, number, raft_log, raft_dir)
 
 
 @contextlib.contextmanager

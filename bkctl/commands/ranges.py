@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +12,12 @@ import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import options
-from bkctl.commands import raft_options as raft
+from bkctl.commands import store_options as stores_of
 from bkctl.errors import UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
-    from bkctl.raft.source import RaftSource
+    from bkctl.cluster.stores import Stores
     from bkctl.raft.standing import Standing
     from bkctl.regions.check import Mismatch
     from bkctl.regions.plan import Plan
@@ -27,6 +27,8 @@ HELP = """Plan a backup and show its ranges, without reading data.
 
 Shown are the ranges in key order, the regions left out and why, and keys that no region covers.
 With --db, ranges that the store's own records contradict are told: a backup would fail them.
+With --db given more than once, the stores are one cluster: each region is read from the store whose
+raft log is the newest, and why is shown.
 With --db and --start-ts, ranges in which nothing was committed since are left out.
 With --region-map FILE no store is needed: without --db, --store-id says whose regions to take, and
 without that all are.
@@ -70,7 +72,7 @@ class _Window:
 
 
 def ranges(
-    db: options.Db = None,
+    db: stores_of.Dbs = None,
     region_map: options.RegionMapFrom = None,
     store_id: options.StoreId = None,
     start_key: options.StartKey = None,
@@ -85,8 +87,9 @@ def ranges(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
-    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
-    raft_dir: raft.RaftDir = None,
+    raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
+    raft_dir: stores_of.RaftDir = None,
+    allow_minority: stores_of.AllowMinority = False,
     read_all: options.ReadAll = False,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the ranges as CSV on stdout.")] = False,
@@ -104,45 +107,41 @@ def ranges(
         options.family_of(raw, cf),
     )
     options.check_ts_window(window.start_ts, window.end_ts)
-    opening = None
-    if db is not None:
-        opening = options.source_options(
-            *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+    opening = stores_of.store_options(
+        *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+    )
+    if len(opening) > 1 and choice != "store":
+        raise UsageError(
+            "the regions of several stores are those of their own records; give --region-map store"
         )
     keys = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
     with (
         options.naming_region_map(choice),
-        _opened(opening, window) as source,
+        _opened(opening, window, choice, allow_minority) as stores,
     ):
-        mode = _mode(source, raw, api_version)
-        plan, refused = _make_plan(choice, source, store_id, mode.window(keys), mode.plain)
-        if source is not None and window.start_ts and not raw and not read_all:
-            from bkctl.backup.changes import without_unchanged
+        mode = _mode(stores, raw, api_version)
+        shown = _make_plan(choice, stores, store_id, mode.window(keys), mode.plain)
+        if stores is not None and window.start_ts and not raw and not read_all:
+            from bkctl.backup.planning import plan_changes
 
-            plan, _ = without_unchanged(plan, source, window.start_ts, window.end_ts)
-        standings = () if source is None else source.standings
-    _show(plan, window, json, csv, refused, mode.plain)
-    if standings and not (json or csv):
-        _sum_up_raft(standings)
+            plan = plan_changes(shown.plan, stores, window.start_ts, window.end_ts)
+            shown = dataclasses.replace(shown, plan=plan)
+    _show(shown, window, json, csv)
 
 
 @contextlib.contextmanager
 def _opened(
-    opening: SourceOptions | None,
-    window: _Window,
-) -> Iterator[RaftSource | None]:
-    """The store, if one is given, refused for the reasons a backup would refuse it."""
-    if opening is None:
+    opening: list[SourceOptions], window: _Window, choice: str, allow_minority: bool
+) -> Iterator[Stores | None]:
+    """The stores, if any are given, refused for the reasons a backup would refuse them."""
+    if not opening:
         yield None
         return
-    from bkctl.raft.source import open_source
+    from bkctl.cluster.stores import open_stores
 
-    with open_source(opening) as source:
-        if not window.is_raw:
-            source.require("write", "lock", "default")
-        else:
-            source.require(window.family)
-        yield source
+    with open_stores(opening, chooses=choice == "store", allow_minority=allow_minority) as stores:
+        stores.require(*((window.family,) if window.is_raw else ("write", "lock", "default")))
+        yield stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,80 +158,85 @@ class _Mode:
         return raw_window(*keys) if self.is_limited else keys
 
 
-def _mode(
-    source: RaftSource | None, is_raw: bool, api_version: options.ApiVersionName | None
-) -> _Mode:
+def _mode(stores: Stores | None, is_raw: bool, api_version: options.ApiVersionName | None) -> _Mode:
     from bkctl.store.ident import API_V1, API_V2, has_plain_keys
 
-    version = API_V1 if source is None else source.ident.api_version
+    version = API_V1 if stores is None else stores.ident.api_version
     if api_version is not None:
         version = options.api_number(api_version)
     return _Mode(has_plain_keys(is_raw, version), is_raw and version == API_V2)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What is shown: a plan, the ranges of it that the stores are not to be read for, and where
+    the regions stand; `chosen` are the stores' ids and why, by region, if they were chosen.
+    """
+
+    plan: Plan
+    refused: list[Mismatch]
+    plain: bool
+    standings: tuple[Standing, ...] = ()
+    chosen: dict[int, tuple[int, str]] | None = None
+
+
 def _make_plan(
     choice: str,
-    source: RaftSource | None,
+    stores: Stores | None,
     store_id: int | None,
     keys: tuple[bytes, bytes],
-    is_raw: bool,
-) -> tuple[Plan, list[Mismatch]]:
-    """The plan, and the ranges of it that the store is not to be read for."""
-    from bkctl.backup.planning import find_refused
-    from bkctl.regions.plan import make_plan
-
-    region_map, without_data = options.load_region_map(choice, source, store_id)
-    if store_id is None and source is not None:
-        store_id = source.ident.store_id or None
-    plan = make_plan(store_id, *keys, region_map, is_raw)
-    plan = dataclasses.replace(plan, skipped=(*without_data, *plan.skipped))
-    if source is None:
-        return plan, []
-    return plan, find_refused(plan, region_map.origin, source, store_id)
-
-
-def _show(
-    plan: Plan,
-    window: _Window,
-    as_json: bool,
-    as_csv: bool,
-    refused: list[Mismatch],
     plain: bool,
-) -> None:
+) -> _Shown:
+    from bkctl.backup.planning import Regions, find_refused, plan_regions
+
+    chosen = None if stores is None else stores.regions
+    if chosen is not None:
+        regions = Regions(chosen.region_map, chosen.skipped, chosen)
+    else:
+        source = None if stores is None else stores.first
+        region_map, without_data = options.load_region_map(choice, source, store_id)
+        regions = Regions(region_map, tuple(without_data))
+    if store_id is None and stores is not None:
+        store_id = stores.ident.store_id or None
+    plan = plan_regions(regions, keys, store_id, is_raw=plain)
+    if stores is None:
+        return _Shown(plan, [], plain)
+    refused = find_refused(plan, regions, stores, store_id)
+    return _Shown(plan, refused, plain, stores.standings, stores.chosen())
+
+
+def _show(shown: _Shown, window: _Window, as_json: bool, as_csv: bool) -> None:
     from bkctl.ui import output, tables
 
-    for mismatch in refused[:_MAX_SHOWN]:
+    for mismatch in shown.refused[:_MAX_SHOWN]:
         message = f"region {mismatch.backup_range.region.id}: {mismatch.kind}: {mismatch.message}"
         log.warning("range_refused", message)
-    if len(refused) > _MAX_SHOWN:
-        log.warning("range_refused", f"and {len(refused) - _MAX_SHOWN:,} more ranges")
+    if len(shown.refused) > _MAX_SHOWN:
+        log.warning("range_refused", f"and {len(shown.refused) - _MAX_SHOWN:,} more ranges")
     if as_json:
-        output.print_json(_document(plan, plain, refused))
+        output.print_json(_document(shown))
     elif as_csv:
-        output.print_csv(_COLUMNS, _rows(plan))
+        output.print_csv(_columns(shown), _rows(shown))
     else:
         page = output.Page.of_stdout()
-        tables.print_plan(page, plan, plain)
+        tables.print_plan(page, shown.plan, shown.plain, shown.chosen)
         page.line(f"window: {window}")
+        if shown.standings:
+            page.line(tables.standings_in_short(shown.standings))
 
 
-def _sum_up_raft(standings: Sequence[Standing]) -> None:
-    from bkctl.ui import output, tables
-
-    output.Page.of_stdout().line(tables.standings_in_short(standings))
-
-
-def _document(plan: Plan, is_raw: bool, refused: list[Mismatch]) -> dict[str, object]:
+def _document(shown: _Shown) -> dict[str, object]:
     from bkctl.ui.tables import raw_gaps
 
+    plan, columns = shown.plan, _columns(shown)
     document: dict[str, object] = {
-        "ranges": [dict(zip(_COLUMNS, row, strict=True)) for row in _rows(plan)],
+        "ranges": [dict(zip(columns, row, strict=True)) for row in _rows(shown)],
         "skipped": [
             {"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped
         ],
-        "gaps": [gap.as_json() for gap in raw_gaps(plan.gaps, is_raw)],
+        "gaps": [gap.as_json() for gap in raw_gaps(plan.gaps, shown.plain)],
     }
-    if refused:
+    if shown.refused:
         document["failed"] = [
             {
                 "region_id": mismatch.backup_range.region.id,
@@ -241,13 +245,18 @@ def _document(plan: Plan, is_raw: bool, refused: list[Mismatch]) -> dict[str, ob
                 "kind": mismatch.kind,
                 "message": mismatch.message,
             }
-            for mismatch in refused
+            for mismatch in shown.refused
         ]
     return document
 
 
-def _rows(plan: Plan) -> Iterator[tuple[int | str | None, ...]]:
-    for entry in plan.ranges:
+def _columns(shown: _Shown) -> tuple[str, ...]:
+    return _COLUMNS if shown.chosen is None else (*_COLUMNS, "store_id", "why")
+
+
+def _rows(shown: _Shown) -> Iterator[tuple[int | str | None, ...]]:
+    for entry in shown.plan.ranges:
+        chosen = () if shown.chosen is None else shown.chosen.get(entry.region.id, (None, None))
         yield (
             entry.region.id,
             entry.region.epoch.version,
@@ -255,4 +264,5 @@ def _rows(plan: Plan) -> Iterator[tuple[int | str | None, ...]]:
             entry.raw_end_key.hex().upper(),
             entry.region.approximate_size,
             entry.region.approximate_keys,
+            *chosen,
         )

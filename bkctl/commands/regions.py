@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.commands import options
-from bkctl.commands import raft_options as raft
+from bkctl.commands import store_options as stores_of
 from bkctl.errors import CorruptionError, SourceError, UsageError
 from bkctl.ui import log
 from bkctl.ui.human import format_count
@@ -70,8 +70,8 @@ def regions(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
-    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
-    raft_dir: raft.RaftDir = None,
+    raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
+    raft_dir: stores_of.RaftDir = None,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,
@@ -81,7 +81,7 @@ def regions(
         raise UsageError("nothing to show; give --db PATH, or --region-map FILE to check")
     opening = None
     if db is not None:
-        opening = options.source_options(
+        opening = stores_of.source_options(
             *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
         )
     if show_raft:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.commands import options
-from bkctl.commands import raft_options as raft
+from bkctl.commands import store_options as stores_of
 from bkctl.errors import BkctlError, UsageError
 from bkctl.verify.level import Level
 
@@ -64,8 +64,8 @@ def verify(
     wal_dir: options.WalDir = None,
     work_dir: options.WorkDir = None,
     recovery: options.RecoveryOption = options.Recovery.STRICT,
-    raft_log: raft.RaftLog = raft.RaftLogMode.COMMITTED,
-    raft_dir: raft.RaftDir = None,
+    raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
+    raft_dir: stores_of.RaftDir = None,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -84,7 +84,7 @@ def verify(
         raise UsageError("--all and names exclude each other; give one of them")
     store = None
     if against is not None:
-        opening = options.source_options(
+        opening = stores_of.source_options(
             *(against, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
         )
         store = _against(opening, region_map)

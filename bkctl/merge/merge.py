@@ -32,7 +32,7 @@ from bkctl.backup.resume import (
     keep_finished,
 )
 from bkctl.backup.run import BackupRun, RunResult
-from bkctl.backup.task import DEFAULT_SST_MAX_SIZE
+from bkctl.backup.task import DEFAULT_SST_MAX_SIZE, View
 from bkctl.errors import StorageError, UsageError
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder, refuse_work_dir_in
@@ -221,9 +221,7 @@ def _task(
         storage = dataclasses.replace(storage, rate_limit=limit)
     facts = chain.last.facts
     return MergeTask(
-        db_dir=stores,
-        source=stores,
-        store_id=facts.store_id or 0,
+        views=(View(stores, stores, facts.store_id or 0, stores),),
         start_ts=0,
         end_ts=facts.end_ts or 0,
         is_raw=False,

@@ -38,7 +38,8 @@ FETCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class MergeTask(BackupTask):
-    """A merge's settings; `db_dir` is where temporary stores are made, `layered` the one at hand.
+    """A merge's settings; the only view's folder is where temporary stores are made, `layered`
+    the one at hand.
 
     `local_root` is the storage's directory, if it is one.
     """
@@ -46,10 +47,10 @@ class MergeTask(BackupTask):
     local_root: Path | None = None
     layered: LayeredStore | None = None
 
-    def note_at_hand(self) -> None:
+    def note_at_hand(self, view: int) -> None:
         """See BackupTask; that of a portion is said where its store is made."""
 
-    def open_database(self) -> Database:
+    def open_view(self, view: int) -> Database:
         """See BackupTask."""
         if self.layered is None:
             raise ValueError("a merge has no store but that of a portion")
@@ -99,8 +100,9 @@ def _portion_store(
     task: MergeTask, files: list[LayeredFile], cancelled: Callable[[], bool]
 ) -> Iterator[LayeredStore]:
     """Make the store of these files; it is gone at the end of the block."""
-    with making_files(task.db_dir):
-        folder = Path(tempfile.mkdtemp(prefix="portion-", dir=task.db_dir))
+    stores = task.views[0].db_dir
+    with making_files(stores):
+        folder = Path(tempfile.mkdtemp(prefix="portion-", dir=stores))
     try:
         ready = _fetch(task, files, folder, cancelled)
         layers = [

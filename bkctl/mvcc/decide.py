@@ -39,10 +39,10 @@ Record = tuple[bytes, bytes]
 
 
 class LockDecider:
-    """Decides locks by the store that `open_store` opens when the first lock asks for it."""
+    """Decides locks by the stores that `open_stores` opens when a lock asks for them."""
 
-    def __init__(self, open_store: Callable[[], Database]) -> None:
-        self._open_store = open_store
+    def __init__(self, open_stores: Callable[[], Iterable[Database]]) -> None:
+        self._open_stores = open_stores
         self._known: dict[tuple[bytes, int], int | None] = {}
 
     def decide(self, raw_key: bytes, lock: Lock) -> DecidedLock | None:
@@ -51,7 +51,8 @@ class LockDecider:
         if asked not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            found = _find_end(self._open_store(), *asked)
+            ends = (_find_end(database, *asked) for database in self._open_stores())
+            found = next((end for end in ends if end is not None), None)
             if found is None:
                 return None
             self._known[asked] = found[0]
@@ -59,9 +60,11 @@ class LockDecider:
 
     def why_undecided(self, lock: Lock) -> str:
         """Say why `decide` gave None."""
-        value = self._open_store().get("lock", versioned_key(lock.primary, 0)[:-TS_SIZE])
-        if value is not None and parse_lock(value).start_ts == lock.start_ts:
-            return "its primary is locked too, so nothing is decided"
+        key = versioned_key(lock.primary, 0)[:-TS_SIZE]
+        for database in self._open_stores():
+            value = database.get("lock", key)
+            if value is not None and parse_lock(value).start_ts == lock.start_ts:
+                return "its primary is locked too, so nothing is decided"
         return "this store holds no trace of its primary, which another store decides"
 
 

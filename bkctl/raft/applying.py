@@ -1,10 +1,13 @@
 """The process that pins a store's raft log and applies it to the view of its kv store.
 
 What is in either may make RocksDB crash, or be made to take memory: it is not the process that has
-to tell of it. Requests come in this order, each once:
+to tell of it. Requests come in this order, ApplyLog any number of times, each other one once:
 
     PinLog     the log's files are opened; it has them as they are now
-    ApplyLog   the write-ahead logs are replayed, then the raft log: Standings come back in batches
+    ReadLog    the write-ahead logs are replayed, and the raft log is read through; if asked for,
+               the store's StoreIdent comes back, and Standings of each region, in batches
+    ApplyLog   the raft log is applied, as far as asked for; Standings of what came of it come back
+    Finish     all of it is made to last
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bkctl.errors import CorruptionError
-from bkctl.raft.apply import Applier, HowFar
+from bkctl.proto import metapb_pb2
+from bkctl.raft.apply import Applier, HowFar, Progress
 from bkctl.raft.locate import EnginePlace, RocksPlace
 from bkctl.raft.log import PinnedRaftLog, RaftLog, StoreKey
 from bkctl.raft.pin import pin_raft_log
-from bkctl.raft.region import Replica
+from bkctl.raft.region import RAFT_INIT_LOG_INDEX, Replica
 from bkctl.raft.replicas import Replicas
-from bkctl.raft.stand import Stand
-from bkctl.raft.standing import standing_of
+from bkctl.raft.stand import Stand, find_stand
+from bkctl.raft.standing import Standing, standing_of
 from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.raft_log_mode import RaftLogMode
 
@@ -45,8 +49,8 @@ class PinLog:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyLog:
-    """Asks to apply it to the RocksDB in `folder`, of the store in `source`.
+class ReadLog:
+    """Asks to read it, for the RocksDB in `folder`, of the store in `source`.
 
     `imports` is where the store keeps SST files that are to be ingested.
     """
@@ -54,7 +58,20 @@ class ApplyLog:
     folder: Path
     source: Path
     imports: Path
+    tells: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyLog:
+    """Asks to apply it: to the end of those regions that are `decided` here, others by `mode`."""
+
     mode: RaftLogMode
+    decided: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Asks to write everything down."""
 
 
 class Applying:
@@ -62,8 +79,9 @@ class Applying:
 
     def __init__(self) -> None:
         self._pinned: PinnedRaftLog | None = None
+        self._read: _Read | None = None
 
-    def __call__(self, request: PinLog | ApplyLog) -> Iterator[Any]:
+    def __call__(self, request: PinLog | ReadLog | ApplyLog | Finish) -> Iterator[Any]:
         """Do what is asked for; see the requests."""
         if isinstance(request, PinLog):
             self._pinned = pin_raft_log(
@@ -72,26 +90,80 @@ class Applying:
                 is_live=request.is_live,
                 point_in_time=request.point_in_time,
             )
-            return
-        assert self._pinned is not None
-        with self._pinned as pinned:
-            yield from _apply(request, pinned)
+        elif isinstance(request, ReadLog):
+            assert self._pinned is not None
+            self._read = _Read(request, self._pinned)
+            if request.tells:
+                yield self._read.ident
+                yield from _in_batches(self._read.survey())
+        elif isinstance(request, ApplyLog):
+            assert self._read is not None
+            yield from _in_batches(self._read.apply(request))
+        else:
+            assert self._read is not None
+            assert self._pinned is not None
+            self._read.kv.finish()
+            self._pinned.close()
 
 
-def _apply(request: ApplyLog, pinned: PinnedRaftLog) -> Iterator[Any]:
-    """Yield tuples of Standing."""
-    from bkctl.raft.rocks_kv import RocksKv
+class _Read:
+    """A raft log that is read, and the kv store that it is for."""
 
-    kv = RocksKv(request.folder, request.source)
-    ident = _ident(kv, request.source)
-    replicas = Replicas(kv, ident.store_id)
-    log = pinned.read(replicas.applied)
-    _check_same_store(log, ident, request.source)
-    find = functools.partial(_find_sst, request.imports)
-    done = Applier(kv, log, replicas, _HOW_FAR[request.mode], find).apply_all()
-    while batch := list(islice(done, _BATCH)):
-        yield tuple(map(standing_of, batch))
-    kv.finish()
+    def __init__(self, request: ReadLog, pinned: PinnedRaftLog) -> None:
+        from bkctl.raft.rocks_kv import RocksKv
+
+        self.kv: KvStore = RocksKv(request.folder, request.source)
+        self._imports = request.imports
+        self.ident = _ident(self.kv, request.source)
+        self._log = pinned.read(self._replicas().applied)
+        _check_same_store(self._log, self.ident, request.source)
+
+    def _replicas(self) -> Replicas:
+        return Replicas(self.kv, self.ident.store_id)
+
+    def survey(self) -> Iterator[Progress]:
+        """What each region is by the kv store, and where it stands; nothing is applied."""
+        seen: set[int] = set()
+        for replica in self._replicas().at_first():
+            seen.add(replica.region.id)
+            progress = Progress(replica)
+            if replica.has_log:
+                try:
+                    progress.stand = find_stand(replica, self._log)
+                except CorruptionError as e:
+                    progress.trouble = e
+            yield progress
+        for region_id in self._log.region_ids():
+            if region_id not in seen:
+                yield from _unknown(region_id, self.ident.store_id, self._log)
+
+    def apply(self, request: ApplyLog) -> Iterator[Progress]:
+        """Apply as far as asked for."""
+        find = functools.partial(_find_sst, self._imports)
+        usual = _HOW_FAR[request.mode]
+
+        def how_far(replica: Replica, stand: Stand) -> int:
+            is_decided = replica.region.id in request.decided
+            return stand.last_index if is_decided else usual(replica, stand)
+
+        return Applier(self.kv, self._log, self._replicas(), how_far, find).apply_all()
+
+
+def _unknown(region_id: int, store_id: int, log: RaftLog) -> Iterator[Progress]:
+    """A region that the log has something of, and the kv store nothing: a split is to come."""
+    replica = Replica(metapb_pb2.Region(id=region_id), store_id)
+    try:
+        stand = find_stand(replica, log)
+    except CorruptionError as e:
+        yield Progress(replica, trouble=e)
+        return
+    if stand.last_index > RAFT_INIT_LOG_INDEX:
+        yield Progress(replica, stand)
+
+
+def _in_batches(found: Iterator[Progress]) -> Iterator[tuple[Standing, ...]]:
+    while batch := tuple(map(standing_of, islice(found, _BATCH))):
+        yield batch
 
 
 def _ident(kv: KvStore, source: Path) -> StoreIdent:

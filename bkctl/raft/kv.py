@@ -33,3 +33,6 @@ class KvStore(Protocol):
 
     def has_family(self, family: str) -> bool:
         """Whether the store has a family."""
+
+    def finish(self) -> None:
+        """Make all that was written last, and close."""

@@ -77,6 +77,11 @@ class Replica:
         return self.state in (NORMAL, MERGING) and peer is not None and not peer.is_witness
 
     @property
+    def has_log(self) -> bool:
+        """Whether its raft log counts: a witness, and one without its data yet, have one, too."""
+        return self.state != TOMBSTONE and self.peer is not None
+
+    @property
     def lacks_data(self) -> bool:
         """Whether the region's data is not whole here, or is not meant to be."""
         peer = self.peer

@@ -6,6 +6,7 @@ It loads neither RocksDB nor what reads a raft log: the process that it starts d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from bkctl.errors import WorkerDiedError
 from bkctl.pool.helper import Helper, HelperDiedError
 from bkctl.raft.locate import EnginePlace, RocksPlace, find_raft_log, raft_log_at
 from bkctl.store.flush import flush_logs
+from bkctl.store.ident import StoreIdent
 from bkctl.store.inspector import store_died
 from bkctl.store.layout import StoreLayout
 from bkctl.store.raft_log_mode import RaftLogMode
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 class RaftReplayer:
     """A `bkctl.store.replay.Replayer`; `standings` are those of the regions, once it has replayed.
 
-    `place` is where the raft log is, None where there is none or it is to be ignored.
+    `place` is where the raft log is, None where there is none or it is to be ignored. One that is
+    led is asked to `read`, to `apply` any number of times, and to `finish`.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class RaftReplayer:
         raft_dir: Path | None,
         *,
         point_in_time: bool,
+        is_led: bool = False,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """`raft_dir` is where to look for the log instead of beside the kv store."""
@@ -43,6 +47,8 @@ class RaftReplayer:
         self._helper = Helper(_make, "raft", is_cancelled)
         self._data_dir = Path()
         self._source = Path()
+        self.is_led = is_led
+        self.folder = Path()
         self.place: EnginePlace | RocksPlace | None = None
         self.standings: tuple[Standing, ...] = ()
 
@@ -74,20 +80,46 @@ class RaftReplayer:
         if self.place is None:
             flush_logs(folder, source, self._is_cancelled)
             return
+        self.folder = folder
+        for _ in self._ask(self._reading(tells=False)):
+            pass
+        self.apply()
+        self.finish()
+
+    def read(self) -> tuple[StoreIdent, tuple[Standing, ...]]:
+        """Replay the store's own logs, and read the raft log: who it is, where each region stands.
+
+        There is a raft log (`place`), and `folder` is the view's, within its `replaying`.
+        """
+        ident, *batches = self._ask(self._reading(tells=True))
+        return ident, tuple(chain.from_iterable(batches))
+
+    def apply(self, decided: frozenset[int] = frozenset()) -> tuple[Standing, ...]:
+        """Apply the raft log, of the regions `decided` here all of it; give what came of each."""
         from bkctl.raft.applying import ApplyLog
 
-        request = ApplyLog(folder, source, self._data_dir / "import", self._mode)
-        found: list[Standing] = []
-        for batch in self._ask(request):
-            found += batch
-        self.standings = tuple(found)
+        batches = self._ask(ApplyLog(self._mode, decided))
+        self.standings = tuple(chain.from_iterable(batches))
+        return self.standings
+
+    def finish(self) -> None:
+        """Have all of it written into SST files of the view."""
+        from bkctl.raft.applying import Finish
+
+        for _ in self._ask(Finish()):
+            pass
         self._helper.close()
 
     def close(self) -> None:
         """See Replayer."""
         self._helper.close()
 
-    def _ask(self, request: Any) -> Iterator[Any]:
+    def _reading(self, *, tells: bool) -> object:
+        from bkctl.raft.applying import ReadLog
+
+        return ReadLog(self.folder, self._source, self._data_dir / "import", tells)
+
+    def _ask(self, request: object) -> Iterator[Any]:
         try:
             yield from self._helper.ask(request)
         except HelperDiedError as e:

@@ -156,7 +156,8 @@ class PinnedRaftRocks:
     def read(self, keep_from: Mapping[int, int]) -> RocksRaftLog:
         """See PinnedRaftLog. Compacted entries are gone, whatever `keep_from` asks for."""
         if self._view.has_wal:
-            self._view.replay(flush_logs)
+            with self._view.replaying() as folder:
+                flush_logs(folder, self._view.source)
         self._database = Database(self._view.db_dir, self._view.source)
         return RocksRaftLog(self._view.source, self._database)
 

@@ -6,11 +6,13 @@ on when TiKV applied it, and on what a loss of power left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from bkctl.errors import SourceError
 from bkctl.raft.replayer import RaftReplayer, data_dir_of
 from bkctl.raft.replicas import APPLY_END, APPLY_START, RAFT, was_applied
+from bkctl.raft.standing import Standing
 from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.source import Source, SourceOptions
 
@@ -25,28 +27,56 @@ class RaftSource(Source):
     """
 
     def __init__(
-        self, options: SourceOptions, is_cancelled: Callable[[], bool] = lambda: False
+        self,
+        options: SourceOptions,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        is_led: bool = False,
     ) -> None:
-        """See Source.
+        """See Source. One that is led has its logs replayed by `replaying`, then `settle`.
 
         Raises SourceError, too, where the raft log is missing, CorruptionError where it is damaged
         or another store's.
         """
-        replayer = RaftReplayer(
+        self._raft = RaftReplayer(
             options.raft_log,
             options.raft_dir,
             point_in_time=options.point_in_time,
+            is_led=is_led,
             is_cancelled=is_cancelled,
         )
-        super().__init__(options, is_cancelled, replayer)
-        self.standings = replayer.standings
+        self.standings: tuple[Standing, ...] = ()
         self.is_log_ignored = options.raft_log is RaftLogMode.IGNORE
-        if replayer.place is None and not self.is_log_ignored:
-            try:
-                self._refuse_missing_log()
-            except BaseException:
-                self._close()
-                raise
+        super().__init__(options, is_cancelled, self._raft)
+
+    @contextmanager
+    def replaying(self) -> Iterator[RaftReplayer | None]:
+        """Within the block, the raft log is applied by what is given; the store's own logs are.
+
+        None is given where there is no raft log. For one that is led.
+        """
+        with self._view.replaying() as folder:
+            if self._raft.place is None:
+                if self._view.has_wal:
+                    self._raft.replay(folder, self.path)
+                yield None
+            else:
+                self._raft.folder = folder
+                yield self._raft
+
+    def settle(self) -> None:
+        """Go on from where a `Source` is that is not led."""
+        try:
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settle(self) -> None:
+        super()._settle()
+        self.standings = self._raft.standings
+        if self._raft.place is None and not self.is_log_ignored:
+            self._refuse_missing_log()
 
     def __enter__(self) -> RaftSource:
         return self
@@ -73,5 +103,5 @@ def open_source(
         source = RaftSource(options, is_cancelled)
         if not source.is_live or not any(standing.trouble for standing in source.standings):
             return source
-        source.__exit__(None, None, None)
+        source.close()
     return RaftSource(options, is_cancelled)

@@ -23,6 +23,9 @@ class Completeness(str, Enum):
     BEHIND = "behind"
 
 
+_JOINT = (metapb_pb2.IncomingVoter, metapb_pb2.DemotingVoter)
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One region's replica: what it is, how far it was, how far its log was applied.
@@ -30,6 +33,9 @@ class Standing:
     `applied` is the index that the kv store had, `applied_to` the one it has in the view, of
     `entries` entries of `size` bytes. `last_term` and `term` (the peer's own) are 0 where nothing
     tells. `trouble` says why the region cannot be read. Keys are encoded, without the `z`.
+
+    `voters` are the stores that vote; while peers change jointly, those that will, and `outgoing`
+    those that did before. `state` is `absent` for a region that only the raft log knows.
     """
 
     region_id: int
@@ -40,6 +46,7 @@ class Standing:
     start_key: bytes
     end_key: bytes
     voters: tuple[int, ...]
+    outgoing: tuple[int, ...]
     applied: int
     applied_to: int
     commit: int
@@ -57,6 +64,11 @@ class Standing:
         return max(0, self.last_index - self.applied_to)
 
     @property
+    def has_data(self) -> bool:
+        """Whether the region's data is here, whole as of some entry."""
+        return self.state in ("normal", "merging") and self.role not in ("none", "witness")
+
+    @property
     def is_gone(self) -> bool:
         """Whether the region is no longer on this store."""
         return self.state == "tombstone"
@@ -66,15 +78,17 @@ def standing_of(progress: Progress) -> Standing:
     """Sum up what came of a region."""
     replica, stand = progress.replica, progress.stand
     region, applied_to = replica.region, replica.applied
+    is_joint = any(peer.role in _JOINT for peer in region.peers)
     return Standing(
         region_id=region.id,
-        state=_state(replica.state),
+        state=_state(replica.state) if region.peers else "absent",
         role=_role(replica.peer),
         conf_ver=region.region_epoch.conf_ver,
         version=region.region_epoch.version,
         start_key=region.start_key,
         end_key=region.end_key,
-        voters=tuple(p.store_id for p in region.peers if p.role != metapb_pb2.Learner),
+        voters=_stores(region, metapb_pb2.Voter, metapb_pb2.IncomingVoter),
+        outgoing=_stores(region, metapb_pb2.Voter, metapb_pb2.DemotingVoter) if is_joint else (),
         applied=applied_to if stand is None else stand.applied,
         applied_to=applied_to,
         commit=applied_to if stand is None else stand.commit,
@@ -86,6 +100,10 @@ def standing_of(progress: Progress) -> Standing:
         completeness=_completeness(progress),
         trouble="" if progress.trouble is None else str(progress.trouble),
     )
+
+
+def _stores(region: metapb_pb2.Region, *roles: metapb_pb2.PeerRole) -> tuple[int, ...]:
+    return tuple(peer.store_id for peer in region.peers if peer.role in roles)
 
 
 def _completeness(progress: Progress) -> Completeness:

@@ -24,7 +24,8 @@ class BackupRange:
 
     `start_key` and `end_key` are encoded keys as the region map has them; an empty one is no
     bound. Made by `Progress.forward`, which has checked that they decode. With `takes_all`, an
-    incremental backup reads it in full: what it builds on does not have it.
+    incremental backup reads it in full: what it builds on does not have it. `view` is the number of
+    the store that it is read from, where there are several.
     """
 
     region: Region
@@ -32,6 +33,7 @@ class BackupRange:
     end_key: bytes
     is_raw: bool
     takes_all: bool = False
+    view: int = 0
 
     @property
     def raw_start_key(self) -> bytes:

@@ -18,9 +18,15 @@ from bkctl.store.view import PinnedView
 class Replayer(Protocol):
     """Replays logs into one view: started, told of the view, asked to replay; closed in any case.
 
+    One that `is_led` is asked to replay by whoever leads several of them, with their views.
+
     Raises CorruptionError for logs that are damaged, SourceError for what cannot be read,
     StorageError where the view has no room.
     """
+
+    @property
+    def is_led(self) -> bool:
+        """Whether the view's `Source` is not to have it replay."""
 
     def start(self, layout: StoreLayout) -> None:
         """Look where logs are, and start its process before there are descriptors to inherit."""
@@ -40,6 +46,8 @@ class Replayer(Protocol):
 
 class LogReplayer:
     """Replays the store's own write-ahead logs, and nothing else."""
+
+    is_led = False
 
     def __init__(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
         self._is_cancelled = is_cancelled

@@ -63,32 +63,38 @@ class Source:
         StorageError where the temporary view has no room, CancelledError once `is_cancelled`.
         """
         layout = locate(options.path, options.wal_dir)
-        replayer = replayer or LogReplayer(is_cancelled)
+        self._options = options
+        self._replayer = replayer or LogReplayer(is_cancelled)
         # Both are started before there are descriptors to be inherited.
         self._inspector = Inspector(is_cancelled)
         try:
-            replayer.start(layout)
+            self._replayer.start(layout)
             self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
         except BaseException:
             self._inspector.close()
-            replayer.close()
+            self._replayer.close()
             raise
         try:
-            replayer.pinned(self._view)
-            if replayer.has_work(self._view):
-                self._view.replay(replayer.replay)
-            with self._naming_the_file():
-                facts = self._inspector.open(self._view.db_dir, layout.db_dir)
-            self.families, self.last_sequence = facts.families, facts.last_sequence
-            self._has_regions = facts.has_regions
-            ident = facts.ident
-            self.ident = StoreIdent() if ident is None else parse_store_ident(ident, layout.db_dir)
-            self._find_api_version(options.api_version)
+            self._replayer.pinned(self._view)
+            if not self._replayer.is_led:
+                if self._replayer.has_work(self._view):
+                    with self._view.replaying() as folder:
+                        self._replayer.replay(folder, self.path)
+                self._settle()
         except BaseException:
-            self._close()
+            self.close()
             raise
-        finally:
-            replayer.close()
+
+    def _settle(self) -> None:
+        """Read who the store is, once its logs are replayed."""
+        self._replayer.close()
+        with self._naming_the_file():
+            facts = self._inspector.open(self._view.db_dir, self.path)
+        self.families, self.last_sequence = facts.families, facts.last_sequence
+        self._has_regions = facts.has_regions
+        ident = facts.ident
+        self.ident = StoreIdent() if ident is None else parse_store_ident(ident, self.path)
+        self._find_api_version(self._options.api_version)
 
     @contextlib.contextmanager
     def _naming_the_file(self) -> Iterator[None]:
@@ -126,13 +132,15 @@ class Source:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
+        self.close()
 
     def rest(self) -> None:
         """Say that no more is to be asked for now, so that nothing is kept for it."""
         self._inspector.rest()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let the store go; may be called twice."""
+        self._replayer.close()
         self._inspector.close()
         self._view.close()
 

@@ -24,7 +24,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -54,7 +54,7 @@ class PinnedView:
     """A context manager around the private folder; `db_dir` is what to open, read-only.
 
     `state` tells the live files; `has_wal` whether logs with records were copied too, which
-    someone has to flush, by `replay`, before workers start. `unknown_files` are
+    someone has to flush, within `replaying`, before workers start. `unknown_files` are
     SST files in the store that its MANIFEST never mentions; `is_live` is whether another process
     had the store open.
     """
@@ -117,12 +117,13 @@ class PinnedView:
         """The store's MANIFEST, for messages."""
         return self._manifest
 
-    def replay(self, replay: Callable[[Path, Path], None]) -> None:
-        """Have logs replayed, into SST files of the view's own, of which `state` then tells, too.
+    @contextlib.contextmanager
+    def replaying(self) -> Iterator[Path]:
+        """Within the block, logs are replayed, into SST files of the folder given: a RocksDB's.
 
-        `replay` is called with the folder of a RocksDB, and the store's own for messages.
+        `state` then tells of those, too.
         """
-        replay(self.db_dir, self.source)
+        yield self.db_dir
         manifest = self.db_dir / _manifest_name(_current(self.db_dir), self.source)
         with _opened(manifest) as (descriptor, size):
             self.state = self._read_manifest(descriptor, size, manifest)

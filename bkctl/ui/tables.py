@@ -88,8 +88,13 @@ def raw_gaps(gaps: Iterable[Gap], is_raw: bool) -> list[KeyRange]:
     ]
 
 
-def print_plan(page: Page, plan: Plan, is_raw: bool) -> None:
-    """Print a plan: its ranges, totals, the regions it leaves out, and its gaps."""
+def print_plan(
+    page: Page, plan: Plan, is_raw: bool, chosen: dict[int, tuple[int, str]] | None = None
+) -> None:
+    """Print a plan: its ranges, totals, the regions it leaves out, and its gaps.
+
+    `chosen` are the ids of the stores that regions are read from, and why, by region.
+    """
     ranges = plan.ranges
     if ranges:
         regions = [entry.region for entry in ranges]
@@ -101,6 +106,10 @@ def print_plan(page: Page, plan: Plan, is_raw: bool) -> None:
             _Column("size", [_size(region.approximate_size) for region in regions]),
             _Column("keys", [_count(region.approximate_keys) for region in regions]),
         ]
+        if chosen is not None:
+            told = [chosen.get(region.id, ("", "")) for region in regions]
+            behind.append(_Column("store", [str(store_id) for store_id, _ in told]))
+            behind.append(_Column("why", [why for _, why in told], is_left=True))
         keys = [KeyRange(entry.raw_start_key, entry.raw_end_key) for entry in ranges]
         width = _key_width(page, [*before, *behind])
         _print_columns(page, [*before, *_key_columns(keys, width), *behind])

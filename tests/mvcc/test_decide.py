@@ -31,7 +31,7 @@ def scan(source: Source, start_ts: int, end_ts: int) -> Scanned:
     database = Database(source.db_dir, source.path)
     try:
         scanner = EntryScanner(database, DATA_PREFIX, DATA_END, start_ts, end_ts)
-        locks = scanner.check_locks(LockDecider(lambda: database))
+        locks = scanner.check_locks(LockDecider(lambda: [database]))
         emitted: list[tuple[bytes, int]] = []
         long_values = 0
         while (batch := scanner.scan_entries()) is not None:

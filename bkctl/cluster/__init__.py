@@ -1,0 +1,1 @@
+"""Many stores as one source."""
