@@ -13,15 +13,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bkctl import interrupts
-from bkctl.archive.meta import MAX_META_BYTES, BackupMeta, decode_meta, encode_meta
+from bkctl.archive.meta import BackupMeta, decode_meta, encode_meta, read_meta
+from bkctl.archive.meta_walk import MAX_META_BYTES, Sink, walk_meta
 from bkctl.archive.names import LOCK_NAME, META_NAME, REPORT_NAME, check_backup_name
 from bkctl.archive.report import Report
+from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, StorageError, UsageError
+from bkctl.proto import backup_pb2
 from bkctl.storage.base import (
     AlreadyExistsError,
     NotFoundError,
@@ -31,9 +35,12 @@ from bkctl.storage.base import (
     failure,
     side_by_side,
 )
+from bkctl.storage.stored import StoredObject, open_stored
 
 _MAX_LOCK_BYTES = 1 << 20
-_MAX_REPORT_BYTES = 256 << 20
+_MAX_REPORT_BYTES = 1 << 30
+# Where a backupmeta names very many files, so many may be missing for each to be told by its name.
+_MAX_MISSING = 1000
 # Set in backup.lock before a deletion begins: what is found without a backupmeta then is no run's.
 DELETED_FIELD = "deleted"
 _OWN_NAMES = frozenset({META_NAME, LOCK_NAME, REPORT_NAME})
@@ -41,13 +48,13 @@ _OWN_NAMES = frozenset({META_NAME, LOCK_NAME, REPORT_NAME})
 
 @dataclass(frozen=True, slots=True)
 class StoredMeta:
-    """A backup's description with what it was read from: `data` is backupmeta as it is stored.
+    """A backup's description, and the SHA-256 of backupmeta as it is stored.
 
     `index_names` are the files beside backupmeta that hold parts of the description (version 1).
     """
 
     meta: BackupMeta
-    data: bytes
+    sha256: bytes
     index_names: tuple[str, ...] = ()
 
 
@@ -97,9 +104,13 @@ class BackupDir:
         )
 
     def read_claim(self) -> bytes | None:
-        """Give what `claim` was told, None where nobody has claimed the name."""
+        """Give what `claim` was told, None where nobody has claimed the name.
+
+        Raises CorruptionError for what is too large to be that.
+        """
         try:
-            return self._storage.read(self.object_name(LOCK_NAME), _MAX_LOCK_BYTES)
+            with open_stored(self._storage, self.object_name(LOCK_NAME), _MAX_LOCK_BYTES) as stored:
+                return stored.whole().take(stored.size)
         except NotFoundError:
             return None
 
@@ -162,40 +173,64 @@ class BackupDir:
         """Read what the backup consists of, with the bytes that say so.
 
         Raises UsageError where there is no backup or an unfinished one, CorruptionError where its
-        description is damaged or a part of it is missing.
+        description is damaged, a part of it is missing, or most of the files that it names are.
         """
+        index_names: list[str] = []
+
+        @contextmanager
+        def open_index(file_name: str) -> Iterator[StoredObject]:
+            index_names.append(file_name)
+            with self._open_index(file_name) as stored:
+                yield stored
+
+        def most() -> int:
+            return len(self.list_files()) + _MAX_MISSING
+
+        with self._open_meta() as stored:
+            meta = read_meta(stored, f"{self.where}: {META_NAME}", open_index, most)
+            return StoredMeta(meta, stored.sha256(), tuple(index_names))
+
+    def walk_meta(self, sink: Sink) -> backup_pb2.BackupMeta:
+        """Go through what the backup consists of, and hold nothing of it; see `meta_walk`.
+
+        Raises as `load_meta` does, whether files are there or not.
+        """
+        with self._open_meta() as stored:
+            return walk_meta(stored, f"{self.where}: {META_NAME}", sink, self._open_index)
+
+    @contextmanager
+    def _open_meta(self) -> Iterator[StoredObject]:
         try:
-            data = self._storage.read(self.object_name(META_NAME), MAX_META_BYTES)
+            with open_stored(self._storage, self.object_name(META_NAME), MAX_META_BYTES) as stored:
+                yield stored
         except NotFoundError:
             if self.list_files():
                 what = f"is unfinished (it has no {META_NAME}) and cannot be used"
             else:
                 what = "does not exist"
             raise UsageError(f"{self.where} {what}; see what there is with bkctl list") from None
-        index_names: list[str] = []
 
-        def read_index_object(file_name: str) -> bytes:
-            index_names.append(file_name)
-            return self._read_index_object(file_name)
-
-        meta = decode_meta(data, f"{self.where}: {META_NAME}", read_index_object)
-        return StoredMeta(meta, data, tuple(index_names))
-
-    def _read_index_object(self, file_name: str) -> bytes:
+    @contextmanager
+    def _open_index(self, file_name: str) -> Iterator[StoredObject]:
         try:
-            return self._storage.read(self.object_name(file_name), MAX_META_BYTES)
+            with open_stored(self._storage, self.object_name(file_name), MAX_META_BYTES) as stored:
+                yield stored
         except NotFoundError:
             raise CorruptionError(
                 f"{self.where}: {file_name}, which {META_NAME} needs, is missing"
             ) from None
 
-    def read_report(self) -> Report | None:
-        """Read the last run's report; None where there is none, as in backups that br made."""
+    def read_report(self, *, figures_only: bool = False) -> Report | None:
+        """Read the last run's report; None where there is none, as in backups that br made.
+
+        `figures_only` passes over its long lists; see Report.
+        """
+        name, where = self.object_name(REPORT_NAME), f"{self.where}: {REPORT_NAME}"
         try:
-            data = self._storage.read(self.object_name(REPORT_NAME), _MAX_REPORT_BYTES)
+            with open_stored(self._storage, name, _MAX_REPORT_BYTES) as stored:
+                return Report.read(stored.whole(), where, figures_only=figures_only)
         except NotFoundError:
             return None
-        return Report.from_json(data, f"{self.where}: {REPORT_NAME}")
 
     def list_files(self) -> tuple[ObjectInfo, ...]:
         """List all objects of the folder, by their names in the storage."""
@@ -221,8 +256,8 @@ class BackupDir:
 
     def _mark_deleted(self, lock: str) -> None:
         try:
-            claim = json.loads(self.read_claim() or b"{}")
-        except (ValueError, RecursionError):
+            claim = loads(self.read_claim() or b"{}")
+        except (ValueError, CorruptionError):
             claim = {}
         if not isinstance(claim, dict):
             claim = {}

@@ -16,14 +16,18 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from bkctl.archive.meta import BackupFile
+from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.storage.base import Storage, check_name, side_by_side
 
 FOLDER = "checkpoint"
 _MAX_RECORD = 64 << 20
+# Those of the files of a range of 10 TiB.
+_MAX_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def _file_to_json(file: BackupFile) -> dict[str, str | int]:
 
 def _parse(data: bytes) -> FinishedRange:
     try:
-        document = json.loads(data)
+        document: Any = loads(data, _MAX_VALUES)
         return FinishedRange(
             region_id=int(document["region_id"]),
             epoch_version=int(document["epoch_version"]),
@@ -123,7 +127,7 @@ def _parse(data: bytes) -> FinishedRange:
                 for lock in document.get("decided_locks", ())
             ),
         )
-    except (ValueError, KeyError, TypeError, RecursionError, StorageError) as e:
+    except (ValueError, KeyError, TypeError, StorageError) as e:
         raise CorruptionError(f"a checkpoint record is damaged ({type(e).__name__})") from None
 
 

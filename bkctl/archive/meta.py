@@ -8,32 +8,23 @@
                     data_files -> SST files
                     raw_ranges -> ranges of a raw backup
 
-bkctl writes version 0 and reads both. What it reads may come from anywhere, so every name, hash
-and figure is checked before it is passed on, and an index cannot lead in circles or without end.
+bkctl writes version 0 and reads both (`meta_walk`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
-from google.protobuf.message import DecodeError, Message
-
-from bkctl.errors import CorruptionError, StorageError
+from bkctl.archive.meta_walk import MAX_FILES, OpenObject, walk_meta
+from bkctl.errors import CorruptionError
 from bkctl.proto import backup_pb2
-from bkctl.storage.base import check_name
+from bkctl.storage.stored import StoredObject
 from bkctl.store.ident import API_NAMES, API_V1
 
-MAX_INDEX_DEPTH = 8
-MAX_INDEX_OBJECTS = 65_536
-MAX_META_BYTES = 1 << 30
-
-_VERSIONS = (0, 1)
-_MAX_FIGURE = 1 << 63
-_MAX_CF_LENGTH = 64
 _NO_DDLS = b"[]"
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +81,6 @@ class BackupMeta:
 
 
 ObjectReader = Callable[[str], bytes]
-_Message = TypeVar("_Message", bound=Message)
 
 
 def encode_meta(meta: BackupMeta) -> bytes:
@@ -137,135 +127,91 @@ def decode_meta(data: bytes, source: str, read_object: ObjectReader | None = Non
     CorruptionError for anything that is no sound description of a backup; what `read_object`
     raises passes through.
     """
-    message = _parse(backup_pb2.BackupMeta(), data, source)
-    if message.version not in _VERSIONS:
-        raise CorruptionError(
-            f"{source}: version {message.version} of the format is unknown (known are 0 and 1); "
-            "the backup is damaged or from a newer program"
-        )
-    if message.api_version not in API_NAMES:
-        raise CorruptionError(f"{source}: unknown API version {message.api_version}")
-    index = _Index(source, read_object)
-    index.add(message.files, message.raw_ranges)
-    if message.version == 1:
-        index.walk(message.file_index)
-        index.walk(message.raw_range_index)
-    return BackupMeta(
-        cluster_id=message.cluster_id,
-        cluster_version=message.cluster_version,
-        files=tuple(index.files),
-        start_version=message.start_version,
-        end_version=message.end_version,
-        is_raw_kv=message.is_raw_kv,
-        raw_ranges=tuple(index.raw_ranges),
-        api_version=message.api_version,
-        backup_size=_figure(message.backup_size, "backup size", source),
-        br_version=message.br_version,
-        is_txn_kv=message.is_txn_kv,
-    )
+
+    def open_object(name: str) -> AbstractContextManager[StoredObject]:
+        assert read_object is not None
+        return nullcontext(StoredObject.of_bytes(read_object(name)))
+
+    contents = _Contents(lambda: MAX_FILES)
+    opener = None if read_object is None else open_object
+    return contents.of(walk_meta(StoredObject.of_bytes(data), source, contents, opener))
 
 
-class _Index:
-    """Collects what a backup's own message and the nodes of its indexes hold."""
+def read_meta(
+    stored: StoredObject,
+    source: str,
+    open_object: OpenObject,
+    most: Callable[[], int] = lambda: MAX_FILES,
+) -> BackupMeta:
+    """The same of a stored backupmeta, and of objects that `open_object` opens by their names.
 
-    def __init__(self, source: str, read_object: ObjectReader | None) -> None:
-        self.files: list[BackupFile] = []
-        self.raw_ranges: list[RawRange] = []
-        self._source, self._read_object = source, read_object
+    `most` is asked, where there are very many files, how many there can be at most.
+    """
+    contents = _Contents(most)
+    return contents.of(walk_meta(stored, source, contents, open_object))
+
+
+class _Contents:
+    """Keeps everything.
+
+    `most` is asked once there are `_MANY` files: a few bytes of each of millions of files that are
+    not there must not fill the memory.
+    """
+
+    def __init__(self, most: Callable[[], int]) -> None:
+        self._files: list[BackupFile] = []
+        self._raw_ranges: list[RawRange] = []
         self._names: set[str] = set()
-        self._objects = self._bytes = 0
+        self._most, self._limit = most, 0
 
-    def walk(self, node: backup_pb2.MetaFile, depth: int = 0) -> None:
-        """Take in a node and all below it."""
-        self.add(node.data_files, node.raw_ranges)
-        for entry in node.meta_files:
-            if depth == MAX_INDEX_DEPTH:
-                raise CorruptionError(
-                    f"{self._source}: the index is nested more than {MAX_INDEX_DEPTH} levels deep"
-                )
-            self.walk(self._load(entry), depth + 1)
-
-    def add(
-        self, files: Iterable[backup_pb2.File], raw_ranges: Iterable[backup_pb2.RawRange]
-    ) -> None:
-        """Take in files and raw ranges after checking them."""
-        for file in files:
-            self.files.append(self._file(file))
-        for raw_range in raw_ranges:
-            cf = _cf(raw_range.cf, f"{self._source}: raw range")
-            self.raw_ranges.append(RawRange(raw_range.start_key, raw_range.end_key, cf))
-
-    def _load(self, entry: backup_pb2.File) -> backup_pb2.MetaFile:
-        name = self._claim(entry)
-        where = f"{self._source}: index object {name}"
-        if self._read_object is None:
-            raise CorruptionError(f"{where} is needed and not at hand; keep the folder together")
-        if entry.cipher_iv:
-            raise CorruptionError(f"{where} is encrypted, which bkctl cannot read")
-        data = self._read_object(name)
-        self._objects += 1
-        self._bytes += len(data)
-        if self._objects > MAX_INDEX_OBJECTS or self._bytes > MAX_META_BYTES:
-            raise CorruptionError(
-                f"{self._source}: the index has more than {MAX_INDEX_OBJECTS} objects or "
-                f"{MAX_META_BYTES} bytes"
-            )
-        if entry.sha256 and hashlib.sha256(data).digest() != entry.sha256:
-            raise CorruptionError(f"{where} does not have the SHA-256 that was recorded for it")
-        return _parse(backup_pb2.MetaFile(), data, where)
-
-    def _claim(self, entry: backup_pb2.File) -> str:
-        """Check an entry's name and hash; refuses a second entry of that name, and so circles."""
-        name = str(entry.name)
-        try:
-            check_name(name)
-        except StorageError as e:
-            raise CorruptionError(f"{self._source}: {e}") from None
-        if name in self._names:
-            raise CorruptionError(f"{self._source}: names {name} twice")
+    def is_new(self, name: str) -> bool:
+        """See Sink."""
+        known = len(self._names)
         self._names.add(name)
-        if len(entry.sha256) not in (0, hashlib.sha256().digest_size):
-            raise CorruptionError(
-                f"{self._source}: {name}: a SHA-256 of {len(entry.sha256)} bytes instead of 32"
+        return len(self._names) > known
+
+    def add_file(self, file: backup_pb2.File) -> None:
+        """See Sink."""
+        self._files.append(
+            BackupFile(
+                name=file.name,
+                sha256=file.sha256,
+                start_key=file.start_key,
+                end_key=file.end_key,
+                start_version=file.start_version,
+                end_version=file.end_version,
+                crc64xor=file.crc64xor,
+                total_kvs=file.total_kvs,
+                total_bytes=file.total_bytes,
+                cf=file.cf,
+                size=file.size,
+                cipher_iv=file.cipher_iv,
             )
-        return name
-
-    def _file(self, file: backup_pb2.File) -> BackupFile:
-        name = self._claim(file)
-        where = f"{self._source}: {name}"
-        return BackupFile(
-            name=name,
-            sha256=file.sha256,
-            start_key=file.start_key,
-            end_key=file.end_key,
-            start_version=file.start_version,
-            end_version=file.end_version,
-            crc64xor=file.crc64xor,
-            total_kvs=_figure(file.total_kvs, "record count", where),
-            total_bytes=_figure(file.total_bytes, "byte count", where),
-            cf=_cf(file.cf, where),
-            size=_figure(file.size, "size", where),
-            cipher_iv=file.cipher_iv,
         )
+        if len(self._files) < _MANY:
+            return
+        self._limit = self._limit or self._most()
+        if len(self._files) > self._limit:
+            raise CorruptionError(
+                f"names {len(self._files)} files and more, of which most are missing"
+            )
 
+    def add_raw_range(self, raw_range: backup_pb2.RawRange) -> None:
+        """See Sink."""
+        self._raw_ranges.append(RawRange(raw_range.start_key, raw_range.end_key, raw_range.cf))
 
-def _parse(message: _Message, data: bytes, where: str) -> _Message:
-    try:
-        message.ParseFromString(data)
-    except DecodeError:
-        raise CorruptionError(
-            f"{where}: no readable protobuf ({len(data)} bytes); it is damaged, cut or encrypted"
-        ) from None
-    return message
-
-
-def _figure(value: int, what: str, where: str) -> int:
-    if value >= _MAX_FIGURE:
-        raise CorruptionError(f"{where}: an absurd {what} of {value}")
-    return value
-
-
-def _cf(cf: str, where: str) -> str:
-    if len(cf) > _MAX_CF_LENGTH or not cf.isprintable():
-        raise CorruptionError(f"{where}: {cf[:80]!a} cannot be a column family's name")
-    return cf
+    def of(self, head: backup_pb2.BackupMeta) -> BackupMeta:
+        """The whole of it."""
+        return BackupMeta(
+            cluster_id=head.cluster_id,
+            cluster_version=head.cluster_version,
+            files=tuple(self._files),
+            start_version=head.start_version,
+            end_version=head.end_version,
+            is_raw_kv=head.is_raw_kv,
+            raw_ranges=tuple(self._raw_ranges),
+            api_version=head.api_version,
+            backup_size=head.backup_size,
+            br_version=head.br_version,
+            is_txn_kv=head.is_txn_kv,
+        )

@@ -27,15 +27,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import NoReturn
 
 from bkctl.archive.coverage import CoveredKeys, UncoveredKeys
 from bkctl.archive.coverage import KeyRange as KeyRange
+from bkctl.archive.fields import Fields
 from bkctl.archive.replica import ReplicaNote as ReplicaNote
-from bkctl.errors import CorruptionError
+from bkctl.codec.stream import ByteStream, read_bytes
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.regions.region_map import Skipped
 
@@ -43,7 +42,7 @@ STATUSES = frozenset({"ok", "partial", "failed", "cancelled"})
 MODES = frozenset({"txn", "raw"})
 
 _CRC_DIGITS = 16
-_SHA256_BYTES = 32
+_SHORT_LIST = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,16 @@ class Report:
     @classmethod
     def from_json(cls, data: bytes, source: str) -> Report:
         """Read a report; `source` says in errors where it comes from. Raises CorruptionError."""
-        fields = _Fields(_load(data, source), source)
+        return cls.read(ByteStream(read_bytes(data), 0, len(data)), source)
+
+    @classmethod
+    def read(cls, stream: ByteStream, source: str, *, figures_only: bool = False) -> Report:
+        """The same of what is read in pieces.
+
+        With `figures_only`, lists that are long are passed over, and left empty, as reports of very
+        many ranges are large: nothing may be decided by the lists of such a report.
+        """
+        fields = Fields.read(stream, source, _SHORT_LIST if figures_only else stream.end)
         counts = fields.object("ranges")
         return cls(
             name=fields.text("name"),
@@ -255,97 +263,7 @@ class Report:
         )
 
 
-class _Fields:
-    """Reads a JSON object's fields as what they must be, or raises CorruptionError naming them."""
-
-    def __init__(self, value: object, source: str) -> None:
-        if not isinstance(value, dict):
-            raise CorruptionError(f"{source}: no report (a JSON object is expected)")
-        self._fields: dict[str, object] = value
-        self._source = source
-
-    def has(self, name: str) -> bool:
-        return name in self._fields
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._fields.get(name, default)
-        return value if isinstance(value, str) else self._refuse(name, "a text")
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        values = self._fields.get(name, [])
-        if isinstance(values, list) and all(isinstance(value, str) for value in values):
-            return tuple(values)
-        return self._refuse(name, "a list of texts")
-
-    def counts(self, name: str) -> tuple[int, ...]:
-        values = self._fields.get(name, [])
-        if isinstance(values, list) and all(type(value) is int for value in values):
-            return tuple(values)
-        return self._refuse(name, "a list of counts")
-
-    def word(self, name: str, words: frozenset[str]) -> str:
-        value = self.text(name)
-        return value if value in words else self._refuse(name, "/".join(sorted(words)))
-
-    def count(self, name: str, default: int | None = None) -> int:
-        value = self._fields.get(name, default)
-        # A bool is an int to Python, but not to JSON.
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64:
-            return value
-        return self._refuse(name, "a count")
-
-    def optional_count(self, name: str) -> int | None:
-        return None if self._fields.get(name) is None else self.count(name)
-
-    def number(self, name: str) -> float:
-        value = self._fields.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if math.isfinite(number):
-                return number
-        return self._refuse(name, "a number")
-
-    def key(self, name: str) -> bytes:
-        try:
-            return bytes.fromhex(self.text(name))
-        except ValueError:
-            return self._refuse(name, "a key in hexadecimal")
-
-    def crc(self, name: str) -> int:
-        digits = self.key(name)
-        return int.from_bytes(digits, "big") if len(digits) == 8 else self._refuse(name, "a CRC")
-
-    def digest(self, name: str) -> bytes:
-        text = self.text(name, "")
-        digest = self.key(name) if text else b""
-        return digest if len(digest) in (0, _SHA256_BYTES) else self._refuse(name, "a SHA-256")
-
-    def time(self, name: str) -> float:
-        text = self.text(name, "")
-        if not text:
-            return 0.0
-        try:
-            return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-        except (ValueError, OverflowError):
-            return self._refuse(name, "a time")
-
-    def object(self, name: str) -> _Fields:
-        return _Fields(self._fields.get(name), f"{self._source}: field {name}")
-
-    def objects(self, name: str) -> list[_Fields]:
-        value = self._fields.get(name, [])
-        if not isinstance(value, list):
-            self._refuse(name, "a list")
-        return [_Fields(entry, f"{self._source}: field {name}") for entry in value]
-
-    def _refuse(self, name: str, wanted: str) -> NoReturn:
-        raise CorruptionError(f"{self._source}: field {name} of the report is not {wanted}")
-
-
-def _read_covered(fields: _Fields) -> tuple[CoveredKeys, ...] | None:
+def _read_covered(fields: Fields) -> tuple[CoveredKeys, ...] | None:
     if not fields.has("covered"):
         return None
     return tuple(
@@ -353,20 +271,12 @@ def _read_covered(fields: _Fields) -> tuple[CoveredKeys, ...] | None:
     )
 
 
-def _read_range(fields: _Fields) -> KeyRange:
+def _read_range(fields: Fields) -> KeyRange:
     return KeyRange(fields.key("start_key"), fields.key("end_key"))
 
 
 def _range(keys: KeyRange) -> dict[str, object]:
     return {"start_key": _hex(keys.start_key), "end_key": _hex(keys.end_key)}
-
-
-def _load(data: bytes, source: str) -> object:
-    try:
-        value: object = json.loads(data)
-    except (ValueError, RecursionError):
-        raise CorruptionError(f"{source}: no readable JSON; the report is damaged") from None
-    return value
 
 
 def _hex(raw_key: bytes) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints
@@ -19,6 +19,7 @@ from bkctl.archive.meta import BackupFile
 from bkctl.archive.names import LOCK_NAME
 from bkctl.backup.parts import finished_span, whole_of
 from bkctl.backup.request import BackupRequest
+from bkctl.codec.json_text import loads
 from bkctl.errors import StorageError, UsageError
 from bkctl.regions.plan import BackupRange
 from bkctl.repository.holder import this_process
@@ -74,8 +75,9 @@ def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -
             "backup under another --name"
         )
     try:
-        begun = json.loads(claim)["settings"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        document: Any = loads(claim)
+        begun = document["settings"]
+    except (ValueError, KeyError, TypeError):
         begun = None
     if not isinstance(begun, dict):
         raise UsageError(f"{backup_dir.where} was not begun by bkctl; give another --name")

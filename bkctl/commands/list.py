@@ -9,8 +9,8 @@ from bkctl.commands import options
 HELP = """List the backups of a repository, incrementals below what they build on.
 
 Shown are state, age, window of time, stored size, files and records. A backup is complete,
-unfinished (with who began it) or damaged: its backupmeta cannot be read. Whether files are whole is
-for bkctl verify. The URL of a single backup, as br writes it, is listed as that one backup.
+unfinished (with who began it) or damaged: its description cannot be read, and why. Whether files
+are whole is for bkctl verify. The URL of a single backup, as br writes it, is listed as that one.
 
 \b
 Example:
@@ -35,7 +35,7 @@ def list_(
     from bkctl.ui import backups, output
 
     with open_storage(parse_storage(options.required("--storage", storage))) as opened:
-        catalog = read_catalog(opened)
+        catalog = read_catalog(opened, to_show=True)
     if json:
         output.print_json(backups.catalog_document(catalog))
     else:

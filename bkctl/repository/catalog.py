@@ -7,18 +7,22 @@ URL/backupmeta ...            a single backup, as br writes it; it counts as one
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.names import META_NAME, REPOSITORY_LOCK_NAME, check_backup_name
-from bkctl.errors import UsageError
+from bkctl.errors import StorageError, UsageError
 from bkctl.repository.chain import Chains
-from bkctl.repository.summary import BackupState, BackupSummary, summarize
+from bkctl.repository.summary import BackupState, BackupSummary, damaged, summarize
 from bkctl.storage.base import ObjectInfo, Storage, side_by_side
 
 _UNNAMED = "backup"
+# With as many, of which each has what it may, a catalogue and what is shown of it take 100 MiB.
+MAX_FOLDERS = 30_000
+MAX_TEXTS = 4 << 20
 
 
 class RootBackupDir(BackupDir):
@@ -68,10 +72,12 @@ class Catalog:
         return self.chains.chain_of(backup)
 
 
-def read_catalog(storage: Storage) -> Catalog:
+def read_catalog(storage: Storage, *, to_show: bool = False) -> Catalog:
     """Read what a repository holds; folders that cannot be a backup's by name are passed over.
 
     Damage is told in the summaries. Raises StorageError where the storage fails or is not there.
+    With `to_show` a single folder that cannot be read is no reason to say nothing of the others: it
+    is told as damaged. Where nothing is decided by it, that is.
     """
     folders = [BackupDir(storage, name) for name in storage.list_folders() if _is_usable(name)]
     is_single = storage.stat(META_NAME) is not None
@@ -79,8 +85,44 @@ def read_catalog(storage: Storage) -> Catalog:
         # The folders beside a backupmeta mostly hold its files, one for each store.
         folders = [folder for folder in folders if folder.is_complete()]
         folders.append(RootBackupDir(storage, root_name(storage)))
-    backups = side_by_side(lambda folder: summarize(storage, folder), folders)
+    if len(folders) > MAX_FOLDERS:
+        raise UsageError(
+            f"{storage.url}: holds {len(folders)} folders, and a repository {MAX_FOLDERS} at most; "
+            "give the URL of one below it"
+        )
+    shelf = _Shelf(storage)
+    backups = side_by_side(shelf.take_up if to_show else shelf.take_sound, folders)
+    if backups and all(shelf.failures.get(backup.name) for backup in backups):
+        raise shelf.failures[backups[0].name]
     return Catalog.of(storage.url, backups)
+
+
+class _Shelf:
+    """Summaries of a repository's folders, and how much memory their texts take together."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._room = MAX_TEXTS
+        self._lock = threading.Lock()
+        self.failures: dict[str, StorageError] = {}
+
+    def take_sound(self, folder: BackupDir) -> BackupSummary:
+        """Summarize a folder; raises StorageError."""
+        summary = summarize(self._storage, folder)
+        with self._lock:
+            self._room -= summary.weight
+            fits = self._room >= 0
+        if fits:
+            return summary
+        return damaged(folder.name, "its texts are too long to be shown beside the others'")
+
+    def take_up(self, folder: BackupDir) -> BackupSummary:
+        """The same; a failure is told in the summary."""
+        try:
+            return self.take_sound(folder)
+        except StorageError as e:
+            self.failures[folder.name] = e
+            return damaged(folder.name, str(e))
 
 
 def open_backup(storage: Storage, name: str) -> BackupDir:

@@ -65,7 +65,7 @@ def inspect_backup(storage: Storage, name: str) -> BackupDetails:
     if summary.is_complete:
         try:
             meta = backup_dir.read_meta()
-        except (CorruptionError, UsageError) as e:
+        except UsageError as e:
             raise UsageError(f"{e} (it has changed just now)") from None
     files = meta.files if meta else ()
     table_format, remark = _table_format(backup_dir, files)

@@ -21,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 
 from bkctl import __version__
+from bkctl.codec.json_text import loads
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = "/proc/self/ns/pid"
@@ -125,8 +126,8 @@ def format_time(now: float) -> str:
 def parse_holder(data: bytes) -> Holder:
     """Read a lock's content, which anyone may have written."""
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
+        fields = loads(data)
+    except ValueError:
         return Holder()
     if not isinstance(fields, dict):
         return Holder()

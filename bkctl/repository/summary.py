@@ -9,17 +9,24 @@ What is known comes from three objects, each of which may be missing:
 
 from __future__ import annotations
 
-import json
+import contextlib
+import threading
 from dataclasses import dataclass
 from enum import Enum
 
 from bkctl.archive.backup_dir import DELETED_FIELD, BackupDir
-from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME
 from bkctl.archive.report import MODES, KeyRange, Report
+from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, UsageError
-from bkctl.repository.contents import parse_origin, total
+from bkctl.repository.figures import MetaFigures, read_figures
 from bkctl.storage.base import Storage
+
+_LARGE_META = 1 << 20
+_reading_large = threading.Lock()
+# Keys in hexadecimal are the longest texts that a claim has: TiKV's have 8 KiB at most.
+_MAX_TEXT = 32 << 10
+_USUAL_TEXTS = 256
 
 
 class BackupState(str, Enum):
@@ -105,6 +112,15 @@ class BackupSummary:
         return self.state is BackupState.COMPLETE
 
     @property
+    def weight(self) -> int:
+        """How many bytes its texts take beyond what those of a backup mostly do."""
+        claim, facts = self.claim or Claim(), self.facts
+        texts = (self.remark, claim.host, claim.started_at, claim.mode, claim.cf, facts.cf)
+        windows = {window for window in (claim.window, facts.window) if window is not None}
+        keys = sum(len(window.start_key) + len(window.end_key) for window in windows)
+        return max(0, sum(map(len, texts)) + keys - _USUAL_TEXTS)
+
+    @property
     def claimed_by(self) -> str:
         """Who began it: `host HOST, pid PID, since TIME`, as far as that is known."""
         claim = self.claim or Claim()
@@ -116,6 +132,11 @@ class BackupSummary:
         return ", ".join(part for part in parts if part)
 
 
+def damaged(name: str, remark: str) -> BackupSummary:
+    """The summary of a folder of which nothing can be read."""
+    return BackupSummary(name, BackupState.DAMAGED, remark, None, BackupFacts(), 0.0)
+
+
 def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
     """Read a folder's descriptions; damage is told in the summary, not raised.
 
@@ -123,18 +144,19 @@ def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
     """
     meta_info = storage.stat(backup_dir.object_name(META_NAME))
     state, remark = BackupState.UNFINISHED, ""
-    meta: BackupMeta | None = None
+    meta: MetaFigures | None = None
     if meta_info is not None:
         try:
-            meta, state = backup_dir.read_meta(), BackupState.COMPLETE
+            meta, state = _read_figures(backup_dir, meta_info.size), BackupState.COMPLETE
         except CorruptionError as e:
             state, remark = BackupState.DAMAGED, str(e)
         except UsageError:
             meta_info = None  # it was deleted just now
-    claim = parse_claim(backup_dir.read_claim())
+    claim: Claim | None = None
     report: Report | None = None
     try:
-        report = backup_dir.read_report()
+        claim = parse_claim(backup_dir.read_claim())
+        report = backup_dir.read_report(figures_only=True)
     except CorruptionError as e:
         remark = remark or str(e)
     if state is BackupState.UNFINISHED and claim is None and report is None:
@@ -147,13 +169,19 @@ def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
     return BackupSummary(backup_dir.name, state, remark, claim, facts, created)
 
 
+def _read_figures(backup_dir: BackupDir, size: int) -> MetaFigures:
+    """Read a backup's figures; of large ones one at a time, as each of them takes memory."""
+    with contextlib.nullcontext() if size < _LARGE_META else _reading_large:
+        return read_figures(backup_dir)
+
+
 def parse_claim(data: bytes | None) -> Claim | None:
     """Read backup.lock; None where there is none, an empty claim where it says nothing of use."""
     if data is None:
         return None
     try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError):
+        fields = loads(data)
+    except ValueError:
         return Claim()
     if not isinstance(fields, dict):
         return Claim()
@@ -182,7 +210,8 @@ def parse_claim(data: bytes | None) -> Claim | None:
 
 def _text(fields: dict[str, object], name: str) -> str:
     value = fields.get(name, "")
-    return value if isinstance(value, str) and value.isprintable() else ""
+    is_fit = isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
+    return str(value) if is_fit else ""
 
 
 def _count(fields: dict[str, object], name: str) -> int | None:
@@ -190,32 +219,23 @@ def _count(fields: dict[str, object], name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _facts_of_meta(meta: BackupMeta, report: Report | None, claim: Claim | None) -> BackupFacts:
-    totals = total(meta.files)
+def _facts_of_meta(meta: MetaFigures, report: Report | None, claim: Claim | None) -> BackupFacts:
+    totals = meta.totals
     claim = claim or Claim()
-    window = claim.window
-    if meta.raw_ranges and window is None and len(meta.raw_ranges) == 1:
-        window = KeyRange(meta.raw_ranges[0].start_key, meta.raw_ranges[0].end_key)
+    window = meta.window if claim.window is None else claim.window
     return BackupFacts(
         mode="raw" if meta.is_raw_kv else "txn",
         start_ts=meta.start_version,
         end_ts=meta.end_version,
-        store_id=(report.store_id if report else 0) or claim.store_id or _store_of_files(meta),
+        store_id=(report.store_id if report else 0) or claim.store_id or meta.store_id,
         cluster_id=meta.cluster_id or None,
         window=window,
         files=totals.files,
         size=totals.size or meta.backup_size,
         total_kvs=totals.total_kvs,
         total_bytes=totals.total_bytes,
-        cf=", ".join(sorted({entry.cf for entry in meta.raw_ranges})) or claim.cf,
+        cf=", ".join(meta.families) or claim.cf,
     )
-
-
-def _store_of_files(meta: BackupMeta) -> int | None:
-    """The store that all files are named after, if there is one such."""
-    origins = [parse_origin(file.name) for file in meta.files]
-    stores = {origin.store_id if origin else None for origin in origins}
-    return stores.pop() if len(stores) == 1 else None
 
 
 def _facts_of_run(report: Report | None, claim: Claim | None) -> BackupFacts:

@@ -17,8 +17,9 @@ below hold for every implementation and for every wrapper (retry, rate limit, me
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ STAGING_FOLDER = ".bkctl-staging"
 MAX_NAME_BYTES = 1024
 
 _CALLS_AT_A_TIME = 8
+_CALLS_WAITING = 64
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -151,9 +153,21 @@ def side_by_side(call: Callable[[_A], _B], arguments: Iterable[_A]) -> list[_B]:
 
     Raises what the first failing one raises; calls that still wait then are not made.
     """
+    results: list[_B] = []
+    # Not all at once: what is to be done may be a hundred thousand calls.
+    pending: deque[Future[_B]] = deque()
     with ThreadPoolExecutor(_CALLS_AT_A_TIME, thread_name_prefix="storage") as threads:
-        # Taken within the block: its end makes all calls that are not dropped before.
-        return list(threads.map(call, arguments))
+        try:
+            for argument in arguments:
+                if len(pending) == _CALLS_WAITING:
+                    results.append(pending.popleft().result())
+                pending.append(threads.submit(call, argument))
+            while pending:
+                results.append(pending.popleft().result())
+        finally:
+            for left in pending:
+                left.cancel()
+    return results
 
 
 class RandomReader(ABC):
@@ -163,6 +177,11 @@ class RandomReader(ABC):
     @abstractmethod
     def size(self) -> int:
         """The object's length in bytes when it was opened."""
+
+    @property
+    def crc32c(self) -> int | None:
+        """The CRC-32C of the whole object as the service keeps it; None where it keeps none."""
+        return None
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:

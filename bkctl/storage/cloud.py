@@ -373,6 +373,11 @@ class CloudReader(RandomReader):
         """The object's length in bytes."""
         return self._stored.size
 
+    @property
+    def crc32c(self) -> int | None:
+        """See RandomReader."""
+        return self._stored.crc32c
+
     def read_at(self, offset: int, length: int) -> bytes:
         """See RandomReader."""
         if offset < 0 or length < 0:

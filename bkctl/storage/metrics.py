@@ -164,6 +164,10 @@ class _MetricsReader(RandomReader):
     def size(self) -> int:
         return self._inner.size
 
+    @property
+    def crc32c(self) -> int | None:
+        return self._inner.crc32c
+
     def read_at(self, offset: int, length: int) -> bytes:
         with self._storage.counted("read_at") as received:
             data = self._inner.read_at(offset, length)

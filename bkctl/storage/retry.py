@@ -261,6 +261,10 @@ class _RetryReader(RandomReader):
     def size(self) -> int:
         return self._inner.size
 
+    @property
+    def crc32c(self) -> int | None:
+        return self._inner.crc32c
+
     def read_at(self, offset: int, length: int) -> bytes:
         return self._storage.call("read_at", lambda: self._inner.read_at(offset, length))
 

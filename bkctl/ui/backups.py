@@ -26,6 +26,7 @@ from bkctl.ui.printable import printable
 _SPACE = "  "
 _MAX_LISTED = 20
 _MAX_KEY = 40
+_MAX_LEAD = 32 * 3
 _LEFT = ("backup", "state", "window", "cf", "keys from", "keys to", "file")
 
 
@@ -121,8 +122,22 @@ def print_catalog(page: Page, catalog: Catalog, now: float) -> None:
     page.line(_totals(catalog))
 
 
-def _tree_rows(node: ChainNode, now: float, lead: str = "", branch: str = "") -> Iterator[_Row]:
-    """The rows of a backup and all that builds on it; `lead` is drawn before those below it."""
+def _tree_rows(root: ChainNode, now: float) -> Iterator[_Row]:
+    """The rows of a backup and all that builds on it, however long the chain is."""
+    # What is to come, the next one last, with what is drawn before it and before those below it.
+    left = [(root, "", "")]
+    while left:
+        node, branch, lead = left.pop()
+        yield _tree_row(node, now, branch, lead)
+        for child in reversed(node.children):
+            is_last = child is node.children[-1]
+            drawn, below = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
+            # Of what lies still deeper, each line would be longer than the one before.
+            deeper = lead + below if len(lead) < _MAX_LEAD else lead
+            left.append((child, lead + drawn, deeper))
+
+
+def _tree_row(node: ChainNode, now: float, branch: str, lead: str) -> _Row:
     backup, facts = node.backup, node.backup.facts
     cells = (
         f"{branch}{backup.name}",
@@ -134,12 +149,7 @@ def _tree_rows(node: ChainNode, now: float, lead: str = "", branch: str = "") ->
         format_count(facts.total_kvs) if facts.files or backup.is_complete else "",
     )
     inner = lead + ("│  " if node.children else "   ")
-    yield _Row(cells, tuple(f"{inner}{remark}" for remark in _remarks(node)))
-    for child in node.children:
-        is_last = child is node.children[-1]
-        yield from _tree_rows(
-            child, now, lead + ("   " if is_last else "│  "), lead + ("└─ " if is_last else "├─ ")
-        )
+    return _Row(cells, tuple(f"{inner}{remark}" for remark in _remarks(node)))
 
 
 def _remarks(node: ChainNode) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shutil
@@ -16,11 +17,16 @@ from bkctl.ui.printable import printable
 # Wider than any line: nothing is cut where no screen asks for it.
 UNLIMITED_WIDTH = 1 << 30
 _MAX_UNUSED = 16
+_PIECES = 4096
 
 
 def print_json(document: object) -> None:
     """Print exactly one JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    # Piece by piece: it may be as large as a repository has backups, or a backup ranges.
+    pieces = json.JSONEncoder(indent=2).iterencode(document)
+    while batch := "".join(itertools.islice(pieces, _PIECES)):
+        sys.stdout.write(batch)
+    sys.stdout.write("\n")
 
 
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

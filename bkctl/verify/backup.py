@@ -66,9 +66,12 @@ def _told(error: CorruptionError, backup_dir: BackupDir, name: str) -> str:
 def _check_bytes(stored: StoredMeta, report: Report | None) -> Iterator[Finding]:
     """Bytes of backupmeta that change nothing else, like a version's text, are checked here."""
     if report is not None and report.backupmeta_sha256:
-        if hashlib.sha256(stored.data).digest() != report.backupmeta_sha256:
+        if stored.sha256 != report.backupmeta_sha256:
             yield Finding(META_NAME, None, f"its SHA-256 is not the one in {REPORT_NAME}")
-    elif stored.meta.br_version.startswith(_OWN_WRITER) and encode_meta(stored.meta) != stored.data:
+    elif (
+        stored.meta.br_version.startswith(_OWN_WRITER)
+        and hashlib.sha256(encode_meta(stored.meta)).digest() != stored.sha256
+    ):
         yield Finding(META_NAME, None, "holds bytes that bkctl would not have written")
 
 

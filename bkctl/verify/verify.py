@@ -6,13 +6,12 @@ look (a storage that does not answer, a worker that dies) is an error and never 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bkctl.archive.backup_dir import BackupDir, list_backups
 from bkctl.archive.coverage import NO_KEYS, KeySet
@@ -21,6 +20,7 @@ from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME, REPORT_NAME
 from bkctl.archive.report import Report
 from bkctl.backup.request import RegionMapLoader
+from bkctl.codec.json_text import loads
 from bkctl.errors import BkctlError, CorruptionError, UsageError
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
@@ -370,7 +370,8 @@ def _windows(backup_dir: BackupDir, meta: BackupMeta, family: str) -> list[tuple
             if raw_range.cf == family
         ]
     try:
-        settings = json.loads(backup_dir.read_claim() or b"")["settings"]
+        claim: Any = loads(backup_dir.read_claim() or b"")
+        settings = claim["settings"]
         return [(bytes.fromhex(settings["start_key"]), bytes.fromhex(settings["end_key"]))]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, CorruptionError):
         return [(b"", b"")]

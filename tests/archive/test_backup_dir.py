@@ -57,8 +57,8 @@ def test_a_published_backup_is_complete_and_tells_what_it_holds(
     assert backup_dir.is_complete()
     assert backup_dir.read_meta() == meta_of(*FILES)
     data = storage.read("full/backupmeta")
-    assert backup_dir.load_meta() == StoredMeta(meta_of(*FILES), data)
     digest = hashlib.sha256(data).digest()
+    assert backup_dir.load_meta() == StoredMeta(meta_of(*FILES), digest)
     assert backup_dir.read_report() == replace(REPORT, backupmeta_sha256=digest)
     assert backup_dir.read_claim() == b'{"pid": 1}'
     with backup_dir.open_file(FILES[0]) as reader:

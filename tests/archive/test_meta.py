@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkctl.archive.meta import (
-    MAX_INDEX_DEPTH,
     BackupFile,
     BackupMeta,
     RawRange,
     decode_meta,
     encode_meta,
 )
+from bkctl.archive.meta_walk import MAX_INDEX_DEPTH
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.proto import backup_pb2
 
@@ -223,7 +223,7 @@ def test_an_index_that_grows_without_end_is_refused(monkeypatch: pytest.MonkeyPa
     padding = b"\xfa\x01\x64" + bytes(100)
     for limit, value in (("MAX_INDEX_OBJECTS", 10), ("MAX_META_BYTES", 1000)):
         with monkeypatch.context() as patch:
-            patch.setattr(f"bkctl.archive.meta.{limit}", value)
+            patch.setattr(f"bkctl.archive.meta_walk.{limit}", value)
             with pytest.raises(CorruptionError, match="more than"):
                 decode_meta(data, "x", lambda name: padding)
     assert decode_meta(data, "x", lambda name: padding).files == ()
