@@ -10,7 +10,7 @@ import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import file_options as files
-from bkctl.commands import options
+from bkctl.commands import keyspaces, options
 from bkctl.commands import store_options as stores_of
 from bkctl.commands.signals import stop_on_signal
 from bkctl.commands.watch import Watch, Watchers, watched
@@ -97,7 +97,12 @@ ResolveLocks = Annotated[
 ]
 Pd = Annotated[
     str | None,
-    options.option("--pd", metavar="URL", help="Ask this PD for the GC safe point."),
+    options.option(
+        "--pd",
+        metavar="URL",
+        help="Ask this PD for the GC safe point, and for the id of --keyspace NAME; several, with "
+        "commas, are asked in turn.",
+    ),
 ]
 
 
@@ -119,7 +124,7 @@ def backup(
     start_key: options.StartKey = None,
     end_key: options.EndKey = None,
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
-    keyspace: options.Keyspace = None,
+    keyspace: keyspaces.Keyspace = None,
     raw: options.Raw = False,
     cf: options.Cf = None,
     allow_gaps: options.AllowGaps = False,
@@ -177,7 +182,9 @@ def backup(
                 "the regions of several stores are those of their own records; give "
                 "--region-map store"
             )
-        first, last = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
+        first, last = keyspaces.parse_window(
+            start_key, end_key, key_format, keyspace, pd, is_raw=raw
+        )
         request = BackupRequest(
             source=first_store,
             others=tuple(others),
@@ -201,7 +208,7 @@ def backup(
             resume_newest=resume and name is None and end_ts is None,
             incremental=incremental,
             full_every=_seconds("--full-every", full_every),
-            gc_safe_point=_safe_point(gc_safe_point, pd),
+            gc_safe_point=_safe_point(gc_safe_point, pd, keyspace),
             wait_locks=None if waits is None else Patience(waits),
             resolve_locks=resolve_locks,
             cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
@@ -218,10 +225,10 @@ def _seconds(option: str, text: str | None) -> int | None:
     return None if text is None else options.duration(option, text)
 
 
-def _safe_point(given: int | None, pd: str | None) -> int | None:
-    if given is not None and pd is not None:
+def _safe_point(given: int | None, pd: str | None, keyspace: str | None) -> int | None:
+    if given is not None and pd is not None and not keyspaces.is_name(keyspace):
         raise UsageError("--gc-safe-point and --pd exclude each other; give one of them")
-    if pd is None:
+    if pd is None or given is not None:
         return given
     from bkctl.regions.safe_point import fetch_gc_safe_point
 

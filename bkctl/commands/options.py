@@ -20,7 +20,6 @@ from bkctl.commands.config import load_config
 from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
 from bkctl.errors import RegionMapError, UsageError
-from bkctl.regions.keyspace import MAX_KEYSPACE_ID, keyspace_window
 from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
 
@@ -115,16 +114,6 @@ StartKey = Annotated[
 ]
 EndKey = Annotated[
     str | None, option("--end-key", metavar="KEY", help="The raw user key to stop before.")
-]
-Keyspace = Annotated[
-    int | None,
-    option(
-        "--keyspace",
-        metavar="ID",
-        min=0,
-        max=MAX_KEYSPACE_ID,
-        help="API V2: this keyspace; --start-key and --end-key are then keys in it.",
-    ),
 ]
 KeyFormatOption = Annotated[
     KeyFormat, option("--key-format", help="How both keys are written; escaped is like a\\x00b.")
@@ -314,21 +303,6 @@ def parse_key_window(
             f"{raw_start_key.hex().upper()}; ranges are [start, end)"
         )
     return raw_start_key, raw_end_key
-
-
-def parse_window(
-    start_key: str | None,
-    end_key: str | None,
-    key_format: KeyFormat,
-    keyspace: int | None,
-    *,
-    is_raw: bool,
-) -> tuple[bytes, bytes]:
-    """The same, of the keyspace if one is given."""
-    start, end = parse_key_window(start_key, end_key, key_format)
-    if keyspace is None:
-        return start, end
-    return keyspace_window(keyspace, start, end, is_raw=is_raw)
 
 
 def _parse_named(name: str, text: str | None, key_format: KeyFormat) -> bytes:

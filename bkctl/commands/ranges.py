@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
-from bkctl.commands import options
+from bkctl.commands import keyspaces, options
 from bkctl.commands import store_options as stores_of
 from bkctl.errors import UsageError
 from bkctl.ui import log
@@ -78,7 +78,8 @@ def ranges(
     start_key: options.StartKey = None,
     end_key: options.EndKey = None,
     key_format: options.KeyFormatOption = options.KeyFormat.HEX,
-    keyspace: options.Keyspace = None,
+    keyspace: keyspaces.Keyspace = None,
+    pd: keyspaces.PdOfNames = None,
     start_ts: options.StartTs = None,
     end_ts: options.EndTs = None,
     raw: options.Raw = False,
@@ -114,7 +115,7 @@ def ranges(
         raise UsageError(
             "the regions of several stores are those of their own records; give --region-map store"
         )
-    keys = options.parse_window(start_key, end_key, key_format, keyspace, is_raw=raw)
+    keys = keyspaces.parse_window(start_key, end_key, key_format, keyspace, pd, is_raw=raw)
     with (
         options.naming_region_map(choice),
         _opened(opening, window, choice, allow_minority) as stores,
