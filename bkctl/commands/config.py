@@ -12,6 +12,7 @@ is silently not set would be worse than none.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from datetime import datetime
@@ -31,7 +32,11 @@ else:
 
 LOCAL_FILE = Path("bkctl.toml")
 USER_FILE = Path("bkctl") / "config.toml"
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 64 << 10
+_MAX_DOTS = 64
+_MAX_NUMBER = 1 << 64
+# What stands between quotes, or behind one that is not closed, and comments.
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"?|\'[^\'\n]*\'?|#.*')
 _NOT_IN_FILES = {"config", "help"}
 
 
@@ -73,14 +78,30 @@ def _default_file() -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = tomllib.loads(read_small(path, _MAX_BYTES).decode())
+        text = read_small(path, _MAX_BYTES).decode()
+        _check_depth(path, text)
+        document: dict[str, Any] = tomllib.loads(text)
     except OSError as e:
         raise UsageError(f"cannot read {path}: {e.strerror}; check --config") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8, as TOML must be") from None
     except tomllib.TOMLDecodeError as e:
         raise UsageError(f"{path}: no TOML: {e}") from None
+    except RecursionError:
+        raise UsageError(
+            f"{path}: is nested far too deeply; options are texts and numbers"
+        ) from None
+    except ValueError:
+        # The one that the library lets pass: an integer of thousands of digits.
+        raise UsageError(f"{path}: holds a number that is too large for any option") from None
     return document
+
+
+def _check_depth(path: Path, text: str) -> None:
+    """Refuse a.b.c without end: memory grows with the square of the depth."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > _MAX_DOTS and _QUOTED.sub("", line).count(".") > _MAX_DOTS:
+            raise UsageError(f"{path}: line {number} has a name of more than {_MAX_DOTS} parts")
 
 
 def _defaults(ctx: typer.Context, path: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +180,8 @@ def _checked(path: Path, shown: str, option: Any, value: object) -> object:
 def _checked_text(path: Path, shown: str, value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+        raise UsageError(f"{path}: {shown} is a number that is too large for any option")
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise UsageError(f"{path}: {shown} takes a text or a number")

@@ -311,8 +311,8 @@ class GcsStorage(CloudStorage):
             OSError,
         ) as e:
             raise self.network_failure(name, what, e) from e
-        except (ValueError, KeyError) as e:
-            # An answer that is no JSON, or lacks what every answer has.
+        except (ValueError, KeyError, RecursionError) as e:
+            # An answer that is no JSON, nested without end, or lacks what every answer has.
             raise damaged(self.url, name, f"{what} (the answer came damaged)") from e
 
     def answer_failure(self, name: str, what: str, status: int, message: str) -> StorageError:
@@ -341,5 +341,5 @@ def _message(error: GoogleAPICallError) -> str:
     try:
         body = error.response.json()["error"]
         return str(body["message"] if isinstance(body, dict) else body)
-    except (AttributeError, ValueError, KeyError, TypeError):
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
         return ""

@@ -192,7 +192,7 @@ class SessionUpload:
                 version=str(int(body["generation"])),
                 crc32c=int.from_bytes(base64.b64decode(body["crc32c"]), "big"),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise self._lost(f"{_WHAT} (the answer came damaged)") from e
 
     def _lost(self, what: str) -> UploadLostError:
@@ -204,5 +204,5 @@ def _message(response: requests.Response) -> str:
     try:
         body = response.json()["error"]
         return str(body["message"] if isinstance(body, dict) else body)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""

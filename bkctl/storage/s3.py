@@ -78,6 +78,7 @@ _TRANSIENT_CODES = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
+_DAMAGES = (IncompleteReadError, ResponseParserError, ValueError, KeyError, RecursionError)
 _CREDENTIALS = "check the access key, its secret and the session token"
 _CODE_CHECKS = {
     "AuthorizationHeaderMalformed": "check the region option",
@@ -128,7 +129,7 @@ def _client(spec: StorageSpec) -> S3Client:
             region_name=spec.option("region"),
         )
         region = session.region_name or _DEFAULT_REGION
-        return session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
+        client = session.client("s3", region_name=region, endpoint_url=endpoint, config=config)
     except ProfileNotFound as e:
         check = "check the option profile and ~/.aws/config"
         raise failure(spec.display, "", "there is no such profile", check) from e
@@ -136,6 +137,17 @@ def _client(spec: StorageSpec) -> S3Client:
         # The exception's text may quote keys.
         what = f"the storage cannot be opened ({type(e).__name__})"
         raise failure(spec.display, "", what, "check the options and ~/.aws/config") from e
+    client.meta.events.register("before-call.s3.HeadBucket", _take_redirects_as_answers)
+    return client
+
+
+def _take_redirects_as_answers(params: dict[str, Any], **_: object) -> None:
+    """Let a redirect of the library's own HEAD of a bucket be its answer.
+
+    It asks so where a bucket is once it is redirected, of this request as of others: for ever, if
+    an endpoint does nothing but redirect.
+    """
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _addressing_style(
@@ -351,7 +363,7 @@ class S3Storage(CloudStorage):
         except (CredentialRetrievalError, TokenRetrievalError, SSOError) as e:
             check = "log in again, or check the profile"
             raise failure(self.url, name, f"{what} (credentials cannot be got)", check) from e
-        except (IncompleteReadError, ResponseParserError, ValueError, KeyError) as e:
+        except _DAMAGES as e:
             raise damaged(self.url, name, f"{what} (the answer came damaged)") from e
         except (
             ConnectionError,

@@ -114,6 +114,30 @@ def test_a_mistake_in_the_file_names_file_and_key(text: str, what: str) -> None:
     assert what in refused(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("db = " + "[" * 30_000 + "]" * 30_000, "nested far too deeply"),
+        ("db = " + "{a=" * 15_000 + "1" + "}" * 15_000, "nested far too deeply"),
+        (".".join("a" * 30_000) + " = 1", "line 1 has a name of more than 64 parts"),
+        ("db = 1\n[" + ".".join("a" * 30_000) + "]", "line 2 has a name of more than 64 parts"),
+        ('db = {"a"' + '."a"' * 100 + " = 1}", "more than 64 parts"),
+        ("batch-size = " + "9" * 10_000, "a number that is too large for any option"),
+        ("batch-size = 0x" + "f" * 10_000, "batch-size is a number that is too large"),
+        ("batch-size = -" + "9" * 30, "batch-size is a number that is too large"),
+    ],
+    ids=["lists", "tables", "name", "table", "quoted", "digits", "hex digits", "negative"],
+)
+def test_depth_and_numbers_without_end_are_refused(text: str, what: str) -> None:
+    assert what in refused(text)
+
+
+def test_dots_in_a_text_are_no_depth(tmp_path: Path) -> None:
+    path = write_map(tmp_path / ("a." * 70 + "json"), region_on(7))
+    Path("bkctl.toml").write_text(f'region-map = "{path}"  # {"." * 70}\n')
+    assert planned("ranges") == [70]
+
+
 def test_mistakes_in_other_commands_tables_are_found_too() -> None:
     assert "ranges.chek" in refused("[ranges]\nchek = true\n", "tso")
 

@@ -61,6 +61,26 @@ def test_refused_credentials_and_rights_are_told(status: int, match: str, server
         assert clock.slept == []
 
 
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000])
+def test_answers_that_are_nested_without_end_are_damaged(body: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(CHUNK * 2))
+    with answering(200, body) as endpoint:
+        storage, _ = retrying(f"gcs://bucket/p?endpoint={endpoint}&chunk-size=256KiB")
+        for attempt in (
+            lambda: list(storage.list()),
+            lambda: storage.stat("report"),
+            lambda: storage.write("report", b"1"),
+            lambda: storage.save_file("file", path),
+        ):
+            with pytest.raises(StorageError, match="gave up after"):
+                attempt()
+    with answering(403, body) as endpoint:
+        storage, _ = retrying(f"gcs://bucket/p?endpoint={endpoint}")
+        with pytest.raises(StorageError, match="bucket/p"):
+            storage.stat("report")
+
+
 def test_an_endpoint_that_does_not_answer_is_told(server: str) -> None:
     storage, clock = retrying(f"gcs://bucket/p?endpoint=http://127.0.0.1:{free_port()}")
     refused(storage, r"127.0.0.1:\d+: connection refused\); check the endpoint.*gave up after")

@@ -64,6 +64,18 @@ def test_refused_credentials_and_rights_are_told(status: int, code: str, match: 
     assert clock.slept == []
 
 
+@pytest.mark.parametrize("status", [301, 302, 307])
+@pytest.mark.parametrize("code", ["", "PermanentRedirect", "TemporaryRedirect"])
+def test_an_endpoint_that_redirects_for_ever_is_told(status: int, code: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>on</Message></Error>".encode() if code else b""
+    with answering(status, body, "application/xml") as endpoint:
+        storage, clock = retrying(f"s3://bucket/p?endpoint={endpoint}&{KEYS}")
+        refused(storage, f"the request is refused, status {status}.*check the")
+        with pytest.raises(StorageError, match=f"status {status}"):
+            storage.stat("report")
+    assert clock.slept == []
+
+
 @pytest.mark.parametrize("code", ["SlowDown", "RequestTimeout", "BadDigest"])
 def test_what_may_pass_is_tried_again(code: str) -> None:
     body = f"<Error><Code>{code}</Code></Error>".encode()
