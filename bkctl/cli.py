@@ -8,6 +8,7 @@ traceback: only a fault of the program does.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -24,6 +25,7 @@ from bkctl.commands.config import value_origin
 from bkctl.commands.endings import UNWINDING, exit_code_of
 from bkctl.errors import BkctlError
 from bkctl.files.access import private_files
+from bkctl.shortage import LACKING, what_failed
 from bkctl.ui import log
 from bkctl.ui.printable import printable
 
@@ -138,8 +140,12 @@ def error_boundary() -> Iterator[None]:
         _flush_or_discard_stdout()
         raise typer.Exit(1) from None
     except OSError as e:
-        _say(e, f"{e.filename or 'cannot write the output'}: {e.strerror or e}")
+        is_output = not e.filename and e.errno not in LACKING - {errno.ENOSPC}
+        _say(e, f"cannot write the output: {e.strerror or e}" if is_output else what_failed(e))
         _flush_or_discard_stdout()
+        raise typer.Exit(1) from None
+    except MemoryError as e:
+        _say(e, what_failed(e))
         raise typer.Exit(1) from None
     except KeyboardInterrupt as e:
         _say(e, "interrupted")

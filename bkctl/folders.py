@@ -26,6 +26,7 @@ from types import TracebackType
 
 from bkctl.errors import StorageError, UsageError
 from bkctl.files.trees import OPEN_FOLDER, empty_folder, opened_folder
+from bkctl.shortage import reason_of
 
 _OWNER = "owner"
 # Not what is no plain file, and no waiting for the other end of a pipe.
@@ -43,7 +44,7 @@ def making_files(place: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise StorageError(
-            f"{e.filename or place}: no room for temporary files ({e.strerror}); "
+            f"{e.filename or place}: no room for temporary files ({reason_of(e)}); "
             "set TMPDIR or --work-dir to a directory with space"
         ) from None
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bkctl.archive.meta import BackupFile
 from bkctl.pool import signs
+from bkctl.pool.threads import Threads
 from bkctl.sst.writer import FinishedSst, SstWriter
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import TokenBucket
@@ -42,7 +43,7 @@ class Saver:
         self._storage = storage
         self._folder = folder
         self._bucket = bucket
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="saver")
+        self._threads = Threads(THREADS, thread_name_prefix="saver")
         self._in_flight = threading.BoundedSemaphore(MAX_IN_FLIGHT)
 
     @property

@@ -30,6 +30,7 @@ from bkctl.mvcc.lock import DecidedLock
 from bkctl.pool import signs
 from bkctl.pool.events import PhaseSeconds
 from bkctl.regions.plan import BackupRange
+from bkctl.shortage import what_failed
 from bkctl.storage.base import Storage
 from bkctl.storage.metrics import Metrics
 from bkctl.storage.url import open_storage, writer_bucket
@@ -230,7 +231,7 @@ class JobRun:
                 raise
             self._emit(RangeFailed(number, e.kind, str(e)))
         except (OSError, MemoryError) as e:
-            self._emit(RangeFailed(number, "other", f"{type(e).__name__}: {e}"))
+            self._emit(RangeFailed(number, "other", what_failed(e)))
         else:
             scanned = time.monotonic()
             self._saving.append(_Saving(number, pending, decided, opened - begun, scanned - opened))
@@ -249,7 +250,7 @@ class JobRun:
             except BkctlError as e:
                 self._emit(RangeFailed(saving.number, e.kind, str(e)))
             except (OSError, MemoryError) as e:
-                self._emit(RangeFailed(saving.number, "storage", f"{type(e).__name__}: {e}"))
+                self._emit(RangeFailed(saving.number, "storage", what_failed(e)))
             else:
                 seconds = PhaseSeconds(saving.snapshot_seconds, saving.scan_seconds, saved.seconds)
                 self._emit(RangeDone(saving.number, saved.files, tuple(saving.decided), seconds))

@@ -24,6 +24,7 @@ import typer
 
 from bkctl.errors import UsageError
 from bkctl.files.small import read_small
+from bkctl.shortage import reason_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -82,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
         _check_depth(path, text)
         document: dict[str, Any] = tomllib.loads(text)
     except OSError as e:
-        raise UsageError(f"cannot read {path}: {e.strerror}; check --config") from None
+        raise UsageError(f"cannot read {path}: {reason_of(e)}; check --config") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8, as TOML must be") from None
     except tomllib.TOMLDecodeError as e:

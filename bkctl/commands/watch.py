@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.commands.endings import exit_code_of
 from bkctl.errors import BkctlError, CancelledError
+from bkctl.shortage import reason_of
 from bkctl.ui import log
 
 if TYPE_CHECKING:
@@ -124,5 +125,5 @@ def _as_own(error: BaseException | None) -> BkctlError:
     if isinstance(error, KeyboardInterrupt):
         return CancelledError(exit_code_of(error) - 128)
     if isinstance(error, OSError):
-        return BkctlError(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return BkctlError(f"{error.filename or 'input or output'}: {reason_of(error)}")
     return BkctlError(f"{type(error).__name__}: {error}")

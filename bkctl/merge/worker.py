@@ -25,6 +25,7 @@ from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
 from bkctl.pool import signs
 from bkctl.restore.files import FileFetcher, ReadyFile
+from bkctl.shortage import what_failed
 from bkctl.sst.soundness import check_ends
 from bkctl.sst.source import FileReader
 from bkctl.storage.url import OpenedStorage
@@ -76,7 +77,7 @@ def run_portion(job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> Non
             _fail(job, emit, e.kind, str(e))
             return
         except (OSError, MemoryError) as e:
-            _fail(job, emit, "other", f"{type(e).__name__}: {e}")
+            _fail(job, emit, "other", what_failed(e))
             return
         run_job(RangeJob(replace(task, layered=layered), job.ranges), emit, cancelled)
 

@@ -18,6 +18,7 @@ from typing import Any
 from bkctl.errors import BkctlError, CancelledError, WorkerDiedError
 from bkctl.pool import processes
 from bkctl.pool.signs import SILENT_SECONDS, STOPPING_SECONDS
+from bkctl.shortage import is_memory_limited, what_failed
 
 Handler = Callable[[Any], Iterable[Any]]
 """Gives the answers to a request, one by one; what it raises beside BkctlError is a crash."""
@@ -90,7 +91,10 @@ class Helper:
             self._process.join(_ENDING_SECONDS)
             code = self._process.exitcode
             how = processes.describe_end(code)
-            raise HelperDiedError(how, is_crash=-(code or 0) in _CRASHES) from None
+            # Where memory is limited, libraries abort for want of it: that proves no damage.
+            is_short = code == -SIGABRT and is_memory_limited()
+            is_crash = -(code or 0) in _CRASHES and not is_short
+            raise HelperDiedError(how, is_crash=is_crash) from None
         finally:
             if not ended:
                 self.close()
@@ -164,4 +168,4 @@ def _serve(connection: Connection, make: Callable[[], Handler]) -> None:
         except BkctlError as e:
             connection.send((_ERROR, e))
         except MemoryError:
-            connection.send((_ERROR, BkctlError("there is not enough memory for it")))
+            connection.send((_ERROR, BkctlError(what_failed(MemoryError()))))

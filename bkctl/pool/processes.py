@@ -22,8 +22,12 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from bkctl.shortage import NoThreadError, is_memory_limited, what_failed
+
 _SHIELDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STDERR = 2
+# EX_OSERR of sysexits.h: nothing else here ends with it.
+_NO_MEMORY = 71
 
 # glibc's M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD (malloc.h), and bytes.
 _KEPT = ((-1, 64 << 20), (-2, 16 << 20), (-3, 16 << 20))
@@ -57,13 +61,22 @@ def start_shielded(target: Callable[..., None], args: tuple[Any, ...], name: str
         context = multiprocessing.get_context("spawn")
         # Its own start, which the first process brings about, would unblock the signals again.
         resource_tracker.ensure_running()
-    process: BaseProcess = context.Process(target=target, args=args, name=name, daemon=True)
+    whole = (target, *args)
+    process: BaseProcess = context.Process(target=_run, args=whole, name=name, daemon=True)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)
     try:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process
+
+
+def _run(target: Callable[..., None], *args: Any) -> None:
+    try:
+        target(*args)
+    except (MemoryError, NoThreadError):
+        # The rest of a process that has no memory left would fail, too, and in many lines.
+        os._exit(_NO_MEMORY)
 
 
 def begin() -> None:
@@ -76,7 +89,11 @@ def begin() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SHIELDED)
     _silence_libraries()
-    threading.Thread(target=_end_with, args=(_parent(),), name="parent-watch", daemon=True).start()
+    watch = threading.Thread(target=_end_with, args=(_parent(),), name="parent-watch", daemon=True)
+    try:
+        watch.start()
+    except RuntimeError:  # "can't start new thread"
+        raise NoThreadError from None
 
 
 def _silence_libraries() -> None:
@@ -98,6 +115,10 @@ def _silence_libraries() -> None:
 
 def describe_end(exitcode: int | None) -> str:
     """How a process ended, by its exit code: in words for a message."""
+    if exitcode == _NO_MEMORY:
+        return what_failed(MemoryError())
+    if exitcode == -signal.SIGABRT and is_memory_limited():
+        return f"killed by SIGABRT, maybe as {what_failed(MemoryError())}"
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     known = {member.value: member.name for member in signal.Signals}

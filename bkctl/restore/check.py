@@ -13,6 +13,7 @@ from typing import Any
 
 from bkctl.errors import BkctlError, CancelledError, CorruptionError
 from bkctl.pool import signs
+from bkctl.shortage import what_failed
 
 PRELOAD = "bkctl.sst.soundness"
 
@@ -55,6 +56,6 @@ def run_check(job: Any, emit: Callable[[Any], None], cancelled: Callable[[], boo
     except CorruptionError as e:
         emit(Checked(what=str(e).removeprefix(f"{job.shown_name}: ")))
     except (BkctlError, MemoryError) as e:
-        emit(Checked(error=str(e) or "there is not enough memory for it"))
+        emit(Checked(error=what_failed(e) if isinstance(e, MemoryError) else str(e)))
     else:
         emit(Checked())

@@ -16,7 +16,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -30,7 +30,9 @@ from bkctl.files.access import FILE_MODE, lets_group_read
 from bkctl.mvcc.entry_bounds import EntryBounds
 from bkctl.mvcc.keys import MAX_TS
 from bkctl.pool import signs
+from bkctl.pool.threads import Threads
 from bkctl.repository.contents import family_of_file
+from bkctl.shortage import reason_of
 from bkctl.sst.filter import write_window
 from bkctl.sst.source import FileReader
 from bkctl.storage.base import NotFoundError, RandomReader, Storage
@@ -133,7 +135,7 @@ class FileFetcher:
 
     def fetch_all(self, files: Sequence[PlannedFile], jobs: int) -> Iterator[ReadyFile]:
         """Fetch files, `jobs` at a time; damage is in the results. Raises StorageError."""
-        threads = ThreadPoolExecutor(jobs, thread_name_prefix="fetch")
+        threads = Threads(jobs, thread_name_prefix="fetch")
         pending: deque[Future[ReadyFile]] = deque()
         try:
             for planned in files:
@@ -167,7 +169,7 @@ class FileFetcher:
             return self._damaged(planned, str(e).removeprefix(f"{planned.shown_name}: "))
         except OSError as e:
             raise StorageError(
-                f"{e.filename or path}: cannot be written ({e.strerror}); "
+                f"{e.filename or path}: cannot be written ({reason_of(e)}); "
                 "check space and permissions there"
             ) from None
 

@@ -22,6 +22,7 @@ from bkctl.folders import PrivateFolder
 from bkctl.restore.build import Workshop
 from bkctl.restore.files import FileFetcher, How, ReadyFile
 from bkctl.restore.plan import RestorePlan, RestoreRequest, make_restore_plan
+from bkctl.shortage import reason_of
 from bkctl.storage.base import Storage
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.verify.file import Finding
@@ -103,7 +104,7 @@ def _check_target(request: RestoreRequest) -> Path:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise UsageError(f"{target} exists and is not an empty directory; give another --to")
     except OSError as e:
-        raise UsageError(f"{target}: cannot be read ({e.strerror}); check --to") from None
+        raise UsageError(f"{target}: cannot be read ({reason_of(e)}); check --to") from None
     if os.path.ismount(target):
         raise UsageError(f"{target} is a mount point; give a directory below it with --to")
     root = _local_root(request.storage)
@@ -168,7 +169,7 @@ def _making(place: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise UsageError(
-            f"{e.filename or place}: cannot be made ({e.strerror}); check --to"
+            f"{e.filename or place}: cannot be made ({reason_of(e)}); check --to"
         ) from None
 
 
@@ -190,7 +191,7 @@ def _publish(db_dir: Path, target: Path) -> None:
             raise StorageError(
                 f"{target}: was made or filled meanwhile; nothing is restored"
             ) from None
-        raise StorageError(f"{target}: cannot be made ({e.strerror}); check --to") from None
+        raise StorageError(f"{target}: cannot be made ({reason_of(e)}); check --to") from None
 
 
 def _sync(folder: Path) -> None:

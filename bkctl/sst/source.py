@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from bkctl.errors import CorruptionError, StorageError
+from bkctl.shortage import reason_of
 
 
 class RandomReader(Protocol):
@@ -32,7 +33,7 @@ class FileReader:
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
-            raise StorageError(f"{path}: cannot be opened: {e.strerror}") from None
+            raise StorageError(f"{path}: cannot be opened: {reason_of(e)}") from None
         self._open = True
         self._size = os.fstat(self._fd).st_size
 
@@ -51,7 +52,7 @@ class FileReader:
                     break
                 data += more
         except OSError as e:
-            raise StorageError(f"{self._path}: cannot be read: {e.strerror}") from None
+            raise StorageError(f"{self._path}: cannot be read: {reason_of(e)}") from None
         return data
 
     def close(self) -> None:

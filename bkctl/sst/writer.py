@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError, StorageError, UsageError
 from bkctl.files.access import FILE_MODE
+from bkctl.shortage import reason_of
 from bkctl.sst.table import TableBuilder
 
 if TYPE_CHECKING:
@@ -136,6 +137,4 @@ class SstWriter:
                 self._grown(len(content))
 
     def _error(self, error: OSError) -> StorageError:
-        return StorageError(
-            f"{self.path}: {error.strerror or error}; check space and permissions there"
-        )
+        return StorageError(f"{self.path}: {reason_of(error)}; check space and permissions there")

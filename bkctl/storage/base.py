@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from bkctl.errors import StorageError
+from bkctl.pool.threads import Threads
+from bkctl.shortage import NoThreadError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,12 +158,15 @@ def side_by_side(call: Callable[[_A], _B], arguments: Iterable[_A]) -> list[_B]:
     results: list[_B] = []
     # Not all at once: what is to be done may be a hundred thousand calls.
     pending: deque[Future[_B]] = deque()
-    with ThreadPoolExecutor(_CALLS_AT_A_TIME, thread_name_prefix="storage") as threads:
+    with Threads(_CALLS_AT_A_TIME, thread_name_prefix="storage") as threads:
         try:
             for argument in arguments:
                 if len(pending) == _CALLS_WAITING:
                     results.append(pending.popleft().result())
-                pending.append(threads.submit(call, argument))
+                try:
+                    pending.append(threads.submit(call, argument))
+                except NoThreadError:
+                    results.append(call(argument))  # nothing is pending without a thread
             while pending:
                 results.append(pending.popleft().result())
         finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
 from bkctl.errors import StorageError
+from bkctl.shortage import reason_of
 from bkctl.storage.base import (
     NotFoundError,
     ObjectInfo,
@@ -302,7 +303,7 @@ class CloudStorage(Storage):
         return self._part(name, file, 0, size).crc32c()
 
     def _local_failure(self, name: str, path: Path, error: OSError) -> StorageError:
-        what = f"{path} cannot be read or removed ({error.strerror})"
+        what = f"{path} cannot be read or removed ({reason_of(error)})"
         return failure(self.url, name, what, "check the temporary directory")
 
     def delete(self, name: str) -> None:

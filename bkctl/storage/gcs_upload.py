@@ -24,6 +24,7 @@ import urllib3
 from google.auth.exceptions import GoogleAuthError, TransportError
 
 from bkctl.errors import StorageError
+from bkctl.shortage import reason_of
 from bkctl.storage.base import TransientError, failure
 from bkctl.storage.cloud import Stored, UploadLostError
 from bkctl.storage.failures import status_failure
@@ -115,7 +116,7 @@ class SessionUpload:
             try:
                 data = os.pread(file.fileno(), length, self._offset)
             except OSError as e:
-                what = f"{_WHAT} ({file.name} cannot be read: {e.strerror})"
+                what = f"{_WHAT} ({file.name} cannot be read: {reason_of(e)})"
                 check = "check the temporary directory"
                 raise failure(self._owner.url, self._name, what, check) from e
             if not data:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.errors import StorageError, UsageError
 from bkctl.pool import signs
+from bkctl.shortage import reason_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -106,7 +107,7 @@ class TokenBucket:
 
     def _failure(self, error: OSError) -> StorageError:
         return StorageError(
-            f"{self._limit.state}: the rate limit's state cannot be used ({error.strerror}); "
+            f"{self._limit.state}: the rate limit's state cannot be used ({reason_of(error)}); "
             "check the temporary directory"
         )
 

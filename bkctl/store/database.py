@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rocksdict import AccessType, Rdict, ReadOptions
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
+from bkctl.shortage import lack_in
 from bkctl.store.families import require_families
 from bkctl.store.rocksdb_options import rocksdb_options
 from bkctl.store.scan import Scan
@@ -130,6 +131,8 @@ class Database:
                 f"{self._db_dir}: no space left for temporary files; "
                 "set TMPDIR or --work-dir to a directory with space"
             )
+        if lack := lack_in(text):
+            return StorageError(f"{self._source}: cannot be read: {lack}")
         text = text.replace(str(self._db_dir), str(self._source))
         while text.startswith("Corruption: Corruption:"):
             text = text.removeprefix("Corruption: ")

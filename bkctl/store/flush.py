@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bkctl.errors import CorruptionError, SourceError
+from bkctl.errors import CorruptionError, SourceError, StorageError
 from bkctl.pool.helper import Helper, HelperDiedError
+from bkctl.shortage import lack_in
 from bkctl.store.inspector import store_died
 
 _FLUSH_BUFFER = 16 << 20
@@ -62,5 +63,10 @@ def _flush(db_dir: Path, source: Path) -> None:
             (db if name == "default" else db.get_column_family(name)).flush(True)
         db.close()
     except Exception as e:  # rocksdict raises nothing narrower
-        text = " ".join(str(e).split()).replace(str(db_dir), str(source))
+        text = " ".join(str(e).split())
+        if lack := lack_in(text):
+            raise StorageError(
+                f"{db_dir}: the write-ahead log cannot be replayed there: {lack} (--work-dir)"
+            ) from None
+        text = text.replace(str(db_dir), str(source))
         raise CorruptionError(f"{source}: the write-ahead log cannot be replayed: {text}") from None

@@ -23,6 +23,7 @@ from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import read_small
 from bkctl.proto import encryptionpb_pb2
 from bkctl.proto.strict import has_unknown_fields, parse
+from bkctl.shortage import reason_of
 
 _PLAINTEXT = encryptionpb_pb2.PLAINTEXT
 _FILE_DICT_HEADER = 16
@@ -59,7 +60,7 @@ def locate(path: Path, wal_dir: Path | None = None) -> StoreLayout:
     try:
         return _locate(path, wal_dir)
     except OSError as e:
-        raise SourceError(f"{e.filename or path}: cannot be read ({e.strerror})") from None
+        raise SourceError(f"{e.filename or path}: cannot be read ({reason_of(e)})") from None
 
 
 def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:

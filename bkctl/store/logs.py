@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular
+from bkctl.shortage import reason_of
 from bkctl.store.manifest import ManifestState
 from bkctl.store.wal import WalSummary, read_wal
 
@@ -64,7 +65,7 @@ def open_logs(wal_dir: Path, min_number: int) -> list[OpenLog]:
             except FileNotFoundError:
                 raise CorruptionError(f"{path}: the log went away; the store changed") from None
             except OSError as e:
-                raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+                raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
             found.append(OpenLog(number, path, descriptor, os.fstat(descriptor).st_size))
     except BaseException:
         close_logs(found)

@@ -20,6 +20,7 @@ from rocksdict import IngestExternalFileOptions, Options, Rdict
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
 from bkctl.files.access import FOLDER_MODE
+from bkctl.shortage import lack_in, reason_of
 
 LEVELS = 7
 TIKV_FAMILIES = ("default", "lock", "write", "raft")
@@ -83,7 +84,7 @@ class NewStore:
         try:
             path.mkdir(FOLDER_MODE)
         except OSError as e:
-            raise StorageError(f"{path}: cannot be made ({e.strerror})") from None
+            raise StorageError(f"{path}: cannot be made ({reason_of(e)})") from None
         try:
             self._db: Rdict | None = Rdict(
                 str(path), _options(levels, creating=True), column_families=options
@@ -136,7 +137,7 @@ class NewStore:
                 os.close(fd)
         except OSError as e:
             raise StorageError(
-                f"{e.filename or self.path}: cannot be written ({e.strerror}); "
+                f"{e.filename or self.path}: cannot be written ({reason_of(e)}); "
                 "check space and permissions there"
             ) from None
 
@@ -169,6 +170,8 @@ class NewStore:
         text = " ".join(str(error).split())
         if text.startswith(corruption):
             return CorruptionError(f"{self.path}: {text}")
+        if lack := lack_in(text):
+            return StorageError(f"{self.path}: {lack}")
         return StorageError(f"{self.path}: {text}; check space and permissions there")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bkctl.errors import SourceError
 from bkctl.files.small import read_small
+from bkctl.shortage import reason_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,7 +47,7 @@ def _parse(path: Path) -> TikvConfig:
         text = read_small(path, _MAX_BYTES).decode()
         storage = tomllib.loads(text).get("storage", {})
     except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+        raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
     except (ValueError, RecursionError):
         raise SourceError(
             f"{path}: no readable TOML; move it away, and say --api-version if the store is raw"

@@ -31,6 +31,7 @@ from types import TracebackType
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular, read_small
 from bkctl.folders import PrivateFolder, making_files
+from bkctl.shortage import reason_of
 from bkctl.store.descriptors import allow_descriptors
 from bkctl.store.layout import StoreLayout
 from bkctl.store.logs import OpenLog, check_logs, choose_wal_dir, close_logs, open_logs
@@ -230,7 +231,7 @@ class PinnedView:
                 f"{path}: missing: the MANIFEST names it ({file.size} bytes, family {file.family})"
             ) from None
         except OSError as e:
-            raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+            raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
         size = os.fstat(descriptor).st_size
         if size != file.size:
             os.close(descriptor)
@@ -322,7 +323,7 @@ def _reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CorruptionError(f"{path}: missing; the store is incomplete") from None
     except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+        raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
 
 
 def _size(path: Path) -> int:

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from bkctl.errors import CorruptionError, UsageError
+from bkctl.shortage import reason_of
 
 # A file of ours has some 20 kB.
 _MAX_BYTES = 4 << 20
@@ -37,7 +38,7 @@ def check_metrics_file(path: Path) -> None:
         target = _target(path)
         os.unlink(_write_temporary(target, b""))
     except OSError as e:
-        raise UsageError(f"--metrics-file {path}: cannot be written ({e.strerror})") from None
+        raise UsageError(f"--metrics-file {path}: cannot be written ({reason_of(e)})") from None
 
 
 def read_samples(path: Path) -> Samples:

@@ -10,6 +10,7 @@ from pathlib import Path
 from bkctl.errors import BkctlError, CancelledError
 from bkctl.pool import signs
 from bkctl.repository.catalog import open_backup
+from bkctl.shortage import what_failed
 from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
 from bkctl.verify.against import compare_segment
@@ -81,7 +82,7 @@ def run_verify_job(job: VerifyJob, emit: Emit, cancelled: Callable[[], bool]) ->
     except BkctlError as e:
         result = JobResult(error=str(e) if e.kind == "other" else f"{e.kind}: {e}")
     except (OSError, MemoryError) as e:
-        result = JobResult(error=f"{type(e).__name__}: {e}")
+        result = JobResult(error=what_failed(e))
     emit(result)
     gc.collect(0)
 
