@@ -12,6 +12,7 @@ from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import file_options as files
 from bkctl.commands import keyspaces, options
 from bkctl.commands import store_options as stores_of
+from bkctl.commands.jobs import bounded_jobs, telling_jobs
 from bkctl.commands.signals import stop_on_signal
 from bkctl.commands.watch import Watch, Watchers, watched
 from bkctl.errors import BkctlError, CancelledError, UsageError
@@ -155,7 +156,7 @@ def backup(
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Take a backup and say what came of it."""
-    count = jobs or options.default_jobs()
+    count = bounded_jobs(jobs)
     watchers = Watchers("backup", metrics_file, on_success, on_failure, raw)
     unbegun = partial(_unbegun_report, name, raw, start_ts, end_ts, time.time())
     with (
@@ -218,7 +219,7 @@ def backup(
         )
         load_backend(request.storage)
         with backup_workers(count) as pool:
-            _run(request, pool, progress, watch, as_json=json)
+            _run(request, pool, progress, watch, jobs, as_json=json)
 
 
 def _seconds(option: str, text: str | None) -> int | None:
@@ -263,6 +264,7 @@ def _run(
     pool: WorkerPool,
     progress: options.ProgressMode,
     watch: Watch,
+    asked_jobs: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -276,7 +278,7 @@ def _run(
     log.detail("starting", f"backup to {request.storage}", **_log_fields(request))
     with stop_on_signal() as stop:
         try:
-            listener = watch.listener(make_listener(progress.value))
+            listener = telling_jobs(watch.listener(make_listener(progress.value)), asked_jobs)
             report = take_backup(request, listener, stop.is_asked, pool, options.notify)
         except BkctlError as e:
             # What gives up below knows of no signal's number.

@@ -9,6 +9,7 @@ import typer
 from bkctl.codec.tso import format_ts
 from bkctl.commands import file_options as files
 from bkctl.commands import options
+from bkctl.commands.jobs import bounded_jobs, telling_jobs
 from bkctl.commands.signals import stop_on_signal
 from bkctl.errors import CancelledError
 from bkctl.ui import log
@@ -90,7 +91,7 @@ def merge(
         name=name,
         compression=SstCompression(compression, compression_level),
         sst_max_size=options.size("--sst-max-size", sst_max_size),
-        jobs=jobs or options.default_jobs(),
+        jobs=bounded_jobs(jobs),
         resume=resume,
         rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         work_dir=work_dir,
@@ -101,13 +102,19 @@ def merge(
         result = plan_merge(request)
         _tell(result, as_json=json)
     else:
-        result = _merge(request, progress, as_json=json)
+        result = _merge(request, progress, jobs, as_json=json)
     code = _exit_code(result)
     if code:
         raise typer.Exit(code)
 
 
-def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bool) -> MergeResult:
+def _merge(
+    request: MergeRequest,
+    progress: options.ProgressMode,
+    asked_jobs: int | None,
+    *,
+    as_json: bool,
+) -> MergeResult:
     from bkctl.merge.merge import merge as merge_chain
     from bkctl.merge.workers import merge_workers
     from bkctl.storage.url import load_backend
@@ -116,7 +123,7 @@ def _merge(request: MergeRequest, progress: options.ProgressMode, *, as_json: bo
     load_backend(request.storage)
     # Told within the block: a signal that comes when all is published changes nothing any more.
     with merge_workers(request.jobs) as pool, stop_on_signal() as stop:
-        listener = make_listener(progress.value)
+        listener = telling_jobs(make_listener(progress.value), asked_jobs)
         result = merge_chain(request, listener, stop.is_asked, options.notify, pool)
         _tell(result, as_json=as_json)
     if result.report is not None and result.report.status == "cancelled":

@@ -7,7 +7,6 @@ file. Where an option's default depends on the command or the machine, its value
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from bkctl.regions.region_map import RegionMap, Skipped
     from bkctl.store.source import Source
 
-MAX_DEFAULT_JOBS = 8
 _T = TypeVar("_T")
 
 
@@ -165,7 +163,12 @@ RecoveryOption = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    option("--jobs", metavar="N", min=1, help="Worker processes; default: half the cores, 1 to 8."),
+    option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="Worker processes, 4 a core at most; default: half the cores, 1 to 8.",
+    ),
 ]
 Progress = Annotated[ProgressMode, option("--progress", help="Progress on stderr.")]
 ReadAll = Annotated[
@@ -267,12 +270,6 @@ def duration(name: str, text: str) -> int:
         return parse_duration(text)
     except UsageError as e:
         raise UsageError(f"{name}: {e}") from None
-
-
-def default_jobs() -> int:
-    """Half of the cores this process may use, at least 1 and at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(MAX_DEFAULT_JOBS, (cores or 1) // 2))
 
 
 def family_of(raw: bool, cf: str | None) -> str:

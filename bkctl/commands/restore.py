@@ -11,6 +11,7 @@ from bkctl import interrupts
 from bkctl.codec.tso import format_ts
 from bkctl.commands import file_options as files
 from bkctl.commands import options
+from bkctl.commands.jobs import bounded_jobs
 from bkctl.errors import UsageError
 from bkctl.ui import log
 
@@ -59,7 +60,10 @@ To = Annotated[Path | None, options.option("--to", metavar="DIR", help="The dire
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 NoVerify = Annotated[bool, options.option("--no-verify", help="Take files as they are, unread.")]
 Jobs = Annotated[
-    int | None, options.option("--jobs", metavar="N", min=1, help="Files at a time; default: 4.")
+    int | None,
+    options.option(
+        "--jobs", metavar="N", min=1, help="Files at a time, 4 a core at most; default: 4."
+    ),
 ]
 
 
@@ -101,7 +105,7 @@ def restore(
         start_key=first,
         end_key=last,
         verify=not no_verify,
-        jobs=jobs or DEFAULT_JOBS,
+        jobs=bounded_jobs(jobs, DEFAULT_JOBS),
         cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
         allow_gaps=allow_gaps,
     )

@@ -9,6 +9,7 @@ import typer
 
 from bkctl.commands import options
 from bkctl.commands import store_options as stores_of
+from bkctl.commands.jobs import bounded_jobs, telling_jobs
 from bkctl.errors import BkctlError, UsageError
 from bkctl.verify.level import Level
 
@@ -91,13 +92,14 @@ def verify(
     spec = parse_storage(options.required("--storage", storage))
     cipher = options.cipher(crypter_method, crypter_key, crypter_key_file)
     found: list[Verification] = []
-    count = jobs or options.default_jobs()
+    count = bounded_jobs(jobs)
     with Verifier(spec, level, count, cipher, allow_gaps=allow_gaps) as verifier:
         chosen = verifier.all_names() if every else names or [verifier.newest()]
         for name in (several := list(dict.fromkeys(chosen))):
             try:
                 with options.naming_region_map(region_map or ""):
-                    found.append(verifier.verify(name, make_listener(progress.value), store))
+                    listener = telling_jobs(make_listener(progress.value), jobs)
+                    found.append(verifier.verify(name, listener, store))
             except BkctlError as e:
                 if len(several) == 1:
                     raise

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bkctl.commands import options
+from bkctl.commands.jobs import default_jobs
 from bkctl.commands.options import KeyFormat, parse_key
 from bkctl.errors import RegionMapError, UsageError
 from bkctl.regions.region import Peer, Region, RegionEpoch
@@ -95,7 +96,7 @@ def test_default_jobs_are_half_of_the_cores(
     cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
-    assert options.default_jobs() == jobs
+    assert default_jobs() == jobs
 
 
 def test_region_map_none_is_one_region_over_all_keys() -> None:
