@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-import google_crc32c
 import xxhash
 
-_MASK_DELTA = 0xA282EAD8
+from bkctl.codec.crc32c import masked_crc32c
+
 _LAST_BYTE_FACTOR = 0x6B9083D9
 _U32 = 0xFFFFFFFF
 
@@ -48,12 +48,6 @@ def stored_checksum(checksum_type: ChecksumType, content: bytes | memoryview) ->
     if checksum_type is ChecksumType.XXHASH:
         return xxhash.xxh32_intdigest(content)
     return 0
-
-
-def masked_crc32c(content: bytes) -> int:
-    """What is stored for `content` as checksum of type `CRC32C`."""
-    crc: int = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & _U32
 
 
 def context_modifier(base: int, offset: int) -> int:

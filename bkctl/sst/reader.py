@@ -11,12 +11,12 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from bkctl.codec.crc32c import masked_crc32c
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import data_entries, meta_entries
 from bkctl.sst.checksums import (
     ChecksumType,
     context_modifier,
-    masked_crc32c,
     stored_checksum,
 )
 from bkctl.sst.columns import index_columns, user_keys

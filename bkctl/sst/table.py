@@ -17,11 +17,12 @@ import numpy as np
 import snappy
 import zstandard
 
+from bkctl.codec.crc32c import masked_crc32c
 from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
 from bkctl.errors import CorruptionError
 from bkctl.sst.blocks import TRAILER_SIZE
-from bkctl.sst.checksums import ChecksumType, masked_crc32c
+from bkctl.sst.checksums import ChecksumType
 from bkctl.sst.compression import LZ4, LZ4HC, NONE, SNAPPY, ZSTD
 from bkctl.sst.encode import encode_blocks, encode_index
 from bkctl.sst.format import BLOCK_TRAILER_SIZE, BlockHandle, encode_footer, encode_handle

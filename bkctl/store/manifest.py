@@ -3,12 +3,8 @@
 RocksDB takes a MANIFEST that is cut short for one that ends there, and then shows an older, thinner
 database without a word. So every record is checked here before RocksDB is let near it.
 
-The file is a log of 32 KiB blocks; a record never spans a block boundary but may be split:
-
-    | masked crc32c (4, LE) | length (2, LE) | type (1) | payload |     crc over type + payload
-    type 0 zero padding, 1 full, 2 first, 3 middle, 4 last; a block's last < 7 bytes are zeros
-
-A record is a version edit, a sequence of (varint tag, fields):
+The file is a log (`bkctl.codec.log`) whose records are version edits, sequences of (varint tag,
+fields):
 
     1 comparator str     2 log number     3 next file number    4 last sequence
     5 cursor (level, str)  6 deleted file (level, number)       9 previous log   10 min log to keep
@@ -22,21 +18,16 @@ A record is a version edit, a sequence of (varint tag, fields):
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bkctl.codec.log import TornTailError, blocks_of, read_records
 from bkctl.codec.varint import decode_uvarint
 from bkctl.errors import CorruptionError
-from bkctl.sst.checksums import masked_crc32c
 
-BLOCK_SIZE = 32 * 1024
-HEADER_SIZE = 7
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 MAX_BYTES = 2 << 30
 """What a MANIFEST may have; RocksDB begins a new one at 1 GiB, TiKV's at 128 or 256 MiB."""
-_CHUNK = 32 * BLOCK_SIZE
 _SAFE_IGNORE = 1 << 13
 _WAL_ADDITION, _WAL_DELETION, _WAL_ADDITION_2, _WAL_DELETION_2 = 8196, 8197, 8199, 8200
 _VARINT_TAGS = {2, 3, 4, 9, 10, 203, 300}
@@ -100,10 +91,6 @@ class ManifestState:
     oldest_log: OldestLog = OldestLog()
 
 
-class TornTailError(CorruptionError):
-    """The MANIFEST ends in the middle of a record."""
-
-
 def read_manifest(
     content: bytes | Iterable[bytes], path: Path, *, torn_tail_ok: bool = False
 ) -> ManifestState:
@@ -125,75 +112,6 @@ def read_manifest(
         text = str(e)
         raise CorruptionError(text if str(path) in text else f"{path}: {text}") from None
     return builder.state()
-
-
-def blocks_of(content: bytes) -> Iterator[bytes]:
-    """A log's content as blocks."""
-    for start in range(0, len(content), BLOCK_SIZE):
-        yield content[start : start + BLOCK_SIZE]
-
-
-def file_blocks(descriptor: int, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of an open log as blocks, few of which are in memory at a time."""
-    for start in range(0, size, _CHUNK):
-        chunk = os.pread(descriptor, min(_CHUNK, size - start), start)
-        yield from blocks_of(chunk)
-        if len(chunk) < min(_CHUNK, size - start):
-            return
-
-
-def read_records(blocks: Iterable[bytes], path: Path) -> Iterator[bytes]:
-    """Yield whole version edits, every physical record checked against its checksum.
-
-    All `blocks` but the last have BLOCK_SIZE bytes. Raises CorruptionError, TornTailError for a
-    record that is cut off at the end of the file.
-    """
-    parts: list[bytes] = []
-    start, rest = 0, iter(blocks)
-    for block in rest:
-        pos, end = 0, len(block)
-        while pos < end and BLOCK_SIZE - pos >= HEADER_SIZE:
-            if not any(block[pos : pos + HEADER_SIZE]) and not block[pos:].strip(b"\0"):
-                if any(later.strip(b"\0") for later in rest):
-                    raise _damaged(path, start + pos)
-                pos = end  # space set aside for records that were never written
-                break
-            length = int.from_bytes(block[pos + 4 : pos + 6], "little")
-            left = BLOCK_SIZE - pos
-            stop = pos + HEADER_SIZE + length
-            if pos + HEADER_SIZE > end or (stop > end and length + HEADER_SIZE <= left):
-                raise _torn(path, start + pos)
-            if length + HEADER_SIZE > left:
-                raise CorruptionError(
-                    f"{path}: record at offset {start + pos} passes the end of its block"
-                )
-            kind, body = block[pos + 6], block[pos + 6 : stop]
-            if masked_crc32c(body) != int.from_bytes(block[pos : pos + 4], "little"):
-                raise _damaged(path, start + pos)
-            if kind not in (FULL, FIRST, MIDDLE, LAST) or (kind in (FULL, FIRST)) == bool(parts):
-                raise CorruptionError(
-                    f"{path}: record of type {kind} at offset {start + pos} is out of place"
-                )
-            parts.append(body[1:])
-            if kind in (FULL, LAST):
-                yield b"".join(parts)
-                parts = []
-            pos = stop
-        start += end
-    if parts:
-        raise _torn(path, start)
-
-
-def _damaged(path: Path, pos: int) -> CorruptionError:
-    return CorruptionError(f"{path}: checksum mismatch in the record at offset {pos}")
-
-
-def _torn(path: Path, pos: int) -> TornTailError:
-    return TornTailError(
-        f"{path}: ends in the middle of a record at offset {pos}: the file was cut short, or the "
-        "machine lost power while it was written; --recovery point-in-time drops what is cut, as "
-        "TiKV would"
-    )
 
 
 def _number(log: OldestLog) -> int:

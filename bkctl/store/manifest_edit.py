@@ -9,25 +9,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+from bkctl.codec.log import TornTailError, read_records, write_records
 from bkctl.codec.varint import encode_uvarint
-from bkctl.sst.checksums import masked_crc32c
-from bkctl.store.manifest import (
-    BLOCK_SIZE,
-    FIRST,
-    FULL,
-    HEADER_SIZE,
-    LAST,
-    MIDDLE,
-    LiveFile,
-    TornTailError,
-    read_records,
-)
+from bkctl.store.manifest import LiveFile
 
 _FAMILY_ID = encode_uvarint(200)
 _DELETED_FILE = encode_uvarint(6)
 _FILES_PER_EDIT = 1024
-# By whether a part is its record's first, and its last.
-_KINDS = {(True, True): FULL, (True, False): FIRST, (False, False): MIDDLE, (False, True): LAST}
 
 
 def without_files(
@@ -38,7 +26,7 @@ def without_files(
     `blocks` are its own. A record cut off at the end is dropped, as RocksDB would. Raises
     CorruptionError, naming `path`, for other damage.
     """
-    yield from _log(chain(_whole_records(blocks, path), _deletions(files)))
+    yield from write_records(chain(_whole_records(blocks, path), _deletions(files)))
 
 
 def _deletions(files: Iterable[LiveFile]) -> Iterator[bytes]:
@@ -62,22 +50,3 @@ def _deletion(family_id: int, files: Iterable[LiveFile]) -> bytes:
     for file in files:
         edit += (_DELETED_FILE, encode_uvarint(file.level), encode_uvarint(file.number))
     return b"".join(edit)
-
-
-def _log(records: Iterable[bytes]) -> Iterator[bytes]:
-    """The records as a log of blocks, split where they pass the end of one."""
-    left = BLOCK_SIZE
-    for record in records:
-        pos, is_first = 0, True
-        while is_first or pos < len(record):
-            if left < HEADER_SIZE:
-                yield bytes(left)
-                left = BLOCK_SIZE
-            part = record[pos : pos + left - HEADER_SIZE]
-            pos += len(part)
-            is_last = pos == len(record)
-            kind = _KINDS[is_first, is_last]
-            body = bytes([kind]) + part
-            yield masked_crc32c(body).to_bytes(4, "little") + len(part).to_bytes(2, "little") + body
-            left -= HEADER_SIZE + len(part)
-            is_first = False

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bkctl.codec.log import file_blocks
 from bkctl.errors import BkctlError
 from bkctl.sst.columns import Columns, decode_blocks, row_counts
 from bkctl.sst.format import BlockHandle
 from bkctl.sst.properties import EXTERNAL_VERSION
 from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
-from bkctl.store.manifest import LiveFile, file_blocks, read_manifest
+from bkctl.store.manifest import LiveFile, read_manifest
 
 # What is kept of an open file is its index: about 100 bytes a block.
 _OPEN_TABLES = 64

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
+from bkctl.codec.log import TornTailError, file_blocks
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular, read_small
 from bkctl.folders import PrivateFolder, making_files
@@ -39,8 +40,6 @@ from bkctl.store.manifest import (
     MAX_BYTES,
     LiveFile,
     ManifestState,
-    TornTailError,
-    file_blocks,
     read_manifest,
 )
 from bkctl.store.manifest_edit import without_files

@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bkctl.codec.crc32c import masked_crc32c
+from bkctl.codec.log import BLOCK_SIZE
 from bkctl.errors import CorruptionError
-from bkctl.sst.checksums import masked_crc32c
 
-BLOCK_SIZE = 32 * 1024
 _HEADER = struct.Struct("<IHB")
 _LOG_NUMBER_SIZE = 4
 _BATCH = struct.Struct("<QI")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bkctl.codec.log import TornTailError
 from bkctl.errors import CorruptionError, SourceError
-from bkctl.store.manifest import TornTailError, read_manifest
+from bkctl.store.manifest import read_manifest
 from tests.backup.helpers import backup
 from tests.backup.test_backup import STORES, copy
 from tests.oracles import read_oracle, require_shared

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from rocksdict import AccessType, IngestExternalFileOptions, Options, Rdict, SstFileWriter
 
+from bkctl.codec.log import BLOCK_SIZE
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
-from bkctl.store.wal import BLOCK_SIZE, read_wal
+from bkctl.store.wal import read_wal
 from tests.store.logged import FAMILIES, LoggedStore, State, make_logged_store, open_tuned
 
 ROUNDS = int(os.environ.get("BKCTL_LOG_ROUNDS", "12"))

@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 from rocksdict import AccessType, Options, Rdict
 
+from bkctl.codec.log import BLOCK_SIZE, TornTailError, blocks_of, file_blocks
 from bkctl.errors import CorruptionError
-from bkctl.store.manifest import (
-    BLOCK_SIZE,
-    ManifestState,
-    TornTailError,
-    blocks_of,
-    file_blocks,
-    read_manifest,
-)
+from bkctl.store.manifest import ManifestState, read_manifest
 
 
 def make_store(path: Path, flushes: int = 3) -> Path:
