@@ -16,6 +16,7 @@ from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.errors import CorruptionError
 from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
+from bkctl.titan.stored import StoredValues
 
 _BARREN_CHUNKS = 2
 # So many values have to be seen, and so many of them a wanted one, to call the wanted ones few.
@@ -30,7 +31,7 @@ class LongValues:
     def __init__(self, database: Database, upper: bytes) -> None:
         self._database, self._upper = database, upper
         self._scan: ColumnScan | None = None
-        self._keys = self._values = ByteStrings.of(())
+        self._keys, self._stored = ByteStrings.of(()), StoredValues(ByteStrings.of(()))
         self._last = b""
         self._seen = self._wanted = 0
         self._can_look_up = True
@@ -47,12 +48,12 @@ class LongValues:
                 stop += _count_upto(keys.slice(start, len(keys)), self._last)
             if stop > start:
                 wanted = keys.slice(start, stop)
-                yield wanted, self._values_of(wanted)
+                yield from self._resolved(wanted, self._stored_of(wanted))
                 start, barren = stop, 0
                 continue
-            if self._are_few() and (values := self._look_up(keys.slice(start, len(keys)))):
-                stop = start + len(values)
-                yield keys.slice(start, stop), values
+            if self._are_few() and (stored := self._look_up(keys.slice(start, len(keys)))):
+                stop = start + len(stored)
+                yield from self._resolved(keys.slice(start, stop), stored)
                 start = stop
                 continue
             barren += 1
@@ -62,35 +63,46 @@ class LongValues:
         """Whether few of the values that were scanned were wanted."""
         return self._seen >= _SAMPLE and self._seen >= _FEW * self._wanted
 
-    def _look_up(self, keys: ByteStrings) -> ByteStrings | None:
+    def _resolved(
+        self, keys: ByteStrings, stored: StoredValues
+    ) -> Iterator[tuple[ByteStrings, ByteStrings]]:
+        """(keys, values) in order; values that lie in blob files are fetched a few at a time."""
+        assert self._scan is not None
+        while len(keys):
+            values = self._scan.resolve(keys, stored)
+            count = len(values)
+            yield keys.slice(0, count), values
+            keys, stored = keys.slice(count, len(keys)), stored.slice(count, len(stored))
+
+    def _look_up(self, keys: ByteStrings) -> StoredValues | None:
         """The values of the first of `keys`, all behind the chunk at hand, without scanning."""
         if not self._can_look_up or self._scan is None or not keys.width:
             return None
-        values = self._scan.lookup(keys, _LOOKUP_BYTES)
+        stored = self._scan.lookup(keys, _LOOKUP_BYTES)
         # Whatever cannot be told this way, the scan tells.
-        self._can_look_up = values is not None
-        return values
+        self._can_look_up = stored is not None
+        return stored
 
-    def _values_of(self, keys: ByteStrings) -> ByteStrings:
+    def _stored_of(self, keys: ByteStrings) -> StoredValues:
         """The values of keys that are all within the chunk at hand, which is used up to them."""
         index = _find(keys, self._keys)
         self._wanted += len(index)
-        values = self._values.take(index)
+        stored = self._stored.take(index)
         # The next keys asked for are likely to be the next ones here.
         used = int(index[-1]) + 1
         self._keys = self._keys.slice(used, len(self._keys))
-        self._values = self._values.slice(used, len(self._values))
-        return values
+        self._stored = self._stored.slice(used, len(self._stored))
+        return stored
 
     def _load(self, key: bytes, *, far: bool) -> None:
         if self._scan is None:
             self._scan = self._database.scan_columns("default", key, self._upper)
         elif far:
             self._scan.seek(key)
-        read = self._scan.take()
+        read = self._scan.take_stored()
         if read is None:
             raise _missing(key)
-        self._keys, self._values = read
+        self._keys, self._stored = read
         self._last = self._keys[len(self._keys) - 1]
         self._seen += len(self._keys)
 

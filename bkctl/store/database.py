@@ -9,14 +9,16 @@ from rocksdict import AccessType, Rdict, ReadOptions
 
 from bkctl.errors import BkctlError, CorruptionError, StorageError
 from bkctl.shortage import lack_in
-from bkctl.store.families import require_families
+from bkctl.store.families import BLOB_FAMILY, require_families
 from bkctl.store.rocksdb_options import rocksdb_options
 from bkctl.store.scan import Scan
+from bkctl.titan.manifest import FOLDER
 
 if TYPE_CHECKING:
     # Imported where columns are wanted: they bring numpy, which a look at a store does not need.
-    from bkctl.store.column_scan import ColumnScan
+    from bkctl.store.column_scan import ColumnScan, Ways
     from bkctl.store.tables import Tables
+    from bkctl.titan.blobs import Blobs
 
 READAHEAD = 4 << 20
 _IN_MEMORY = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-mem-tables")
@@ -44,11 +46,14 @@ class Database:
         self._handles = {"default": self._db}
         self._tables: Tables | None = None
         self._same_tables: bool | None = None
+        self._blobs: Blobs | None = None
 
     def close(self) -> None:
         """Close the handle; iterators must be gone."""
         if self._tables is not None:
             self._tables.close()
+        if self._blobs is not None:
+            self._blobs.close()
         self._handles.clear()
         self._db.close()
 
@@ -83,6 +88,12 @@ class Database:
             raise self.error(e) from None
         return key if isinstance(key, bytes) and key >= lower else None
 
+    def has(self, family: str, key: bytes) -> bool:
+        """Whether a family shows a key, be its value in a blob file."""
+        if family != BLOB_FAMILY or not self._blob_files().are_there:
+            return self.get(family, key) is not None
+        return self.scan_columns(family, key, key + b"\0").take_stored() is not None
+
     def scan(self, family: str, lower: bytes, upper: bytes, *, readahead: int = READAHEAD) -> Scan:
         """Read `[lower, upper)` of a family, in key order."""
         return Scan(self._family(family), lower, upper, readahead, self.error)
@@ -91,13 +102,23 @@ class Database:
         """Read `[lower, upper)` of a family, in key order, as columns."""
         from bkctl.store.column_scan import ColumnScan
 
-        return ColumnScan(
-            family,
-            lower,
-            upper,
+        return ColumnScan(family, lower, upper, self._ways(family, upper))
+
+    def _ways(self, family: str, upper: bytes) -> Ways:
+        from bkctl.store.column_scan import Ways
+
+        return Ways(
             tables=lambda: self.tables(family),
             plain=lambda start: self.scan(family, start, upper),
+            blobs=self._blob_files(),
         )
+
+    def _blob_files(self) -> Blobs:
+        from bkctl.titan.blobs import Blobs
+
+        if self._blobs is None:
+            self._blobs = Blobs(self._db_dir / FOLDER, self._source / FOLDER)
+        return self._blobs
 
     def tables(self, family: str) -> Tables:
         """The view's SST files, if they hold all there is of a family; else UnreadableError.

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from bkctl.errors import SourceError
 
+BLOB_FAMILY = "default"
+"""The family whose values Titan keeps in blob files; TiKV turns it on for no other."""
+
 
 def require_families(source: Path, found: Sequence[str], families: Sequence[str]) -> None:
     """Raise SourceError, by name, for a column family that is not among those `found`."""

@@ -156,7 +156,7 @@ class _Answers:
                 yield records
         elif isinstance(request, _AskMissing):
             family = request.family
-            yield tuple(key for key in request.keys if database.get(family, key) is None)
+            yield tuple(key for key in request.keys if not database.has(family, key))
         else:
             ident = database.get("default", IDENT_KEY)
             if ident is not None:

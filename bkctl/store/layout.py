@@ -4,7 +4,7 @@ A TiKV data directory and what matters in it:
 
     data directory/
       db/            the kvdb: CURRENT, MANIFEST-*, OPTIONS-*, *.sst, *.log
-        titandb/     values of Titan in *.blob files          -> refused
+        titandb/     values of Titan in *.blob files (`bkctl.titan`)
       file.dict      which files are encrypted at rest, how   -> refused if it names any
       tablets/       one RocksDB a region (partitioned engine) -> refused
       raft/ raft-engine/ snap/ import/                         not read
@@ -74,7 +74,6 @@ def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
         manifests = any(name.startswith("MANIFEST-") for name in os.listdir(path))
         what = "its CURRENT file is missing" if manifests else "no RocksDB directory (no CURRENT)"
         raise SourceError(f"{path}: {what}; give the TiKV data directory or its db/")
-    _refuse_titan(db_dir)
     _refuse_encryption(db_dir)
     options = _newest_options(db_dir)
     if wal_dir is None:
@@ -82,15 +81,6 @@ def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
     if not wal_dir.is_dir():
         raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
     return StoreLayout(db_dir, wal_dir, _recycles(options), is_wal_dir_given=True)
-
-
-def _refuse_titan(db_dir: Path) -> None:
-    for folder in (db_dir / "titandb", db_dir.parent / "titandb"):
-        if folder.is_dir() and any(name.endswith(".blob") for name in os.listdir(folder)):
-            raise SourceError(
-                f"{folder}: the store keeps values in Titan blob files, which plain RocksDB "
-                "cannot read; turn Titan off and compact it away, or back up through the cluster"
-            )
 
 
 def _refuse_encryption(db_dir: Path) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 
 from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.store.tables import KIND_BITS, Run, Stretch, Tables, records
+from bkctl.titan import blob_index
+from bkctl.titan.stored import StoredValues
 
 _KIND_MASK = np.uint64((1 << KIND_BITS) - 1)
 _VALUE = 1
@@ -28,7 +30,7 @@ class Lookup:
         self._runs = sorted(runs, key=lambda run: run.files[0].level)
         self._largest = [[file.largest_key for file in run.files] for run in self._runs]
 
-    def find(self, keys: ByteStrings, plain_bytes: int) -> ByteStrings | None:
+    def find(self, keys: ByteStrings, plain_bytes: int) -> StoredValues | None:
         """The values of `keys`, ascending ones of one width, or of the first of them, at least one.
 
         About `plain_bytes` are read, but a block at least of each run of files. None where one of
@@ -63,9 +65,10 @@ class Lookup:
             source[wanted], row[wanted] = len(found), rows
             found.append(columns.values)
         source, row, kinds = source[:count], row[:count], newest[:count] & _KIND_MASK
-        if (source < 0).any() or (kinds != _VALUE).any():
+        is_blob = kinds == blob_index.KIND
+        if (source < 0).any() or not (is_blob | (kinds == _VALUE)).all():
             return None
-        return _gathered(found, source, row)
+        return StoredValues(_gathered(found, source, row), is_blob)
 
     def _read(
         self,

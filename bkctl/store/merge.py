@@ -2,7 +2,8 @@
 
 Each run of files gives its records in the order of their internal keys: user key ascending, then
 sequence number descending. The runs are merged a window at a time, up to the key that all of them
-have been read to. Of each user key the first record counts, and is shown if it is a value.
+have been read to. Of each user key the first record counts, and is shown if it is a value or the
+index of one in a blob file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from bkctl.codec.strings import I64, U8, U64, ByteStrings, as_scalars
 from bkctl.errors import CorruptionError
 from bkctl.sst.columns import Columns
 from bkctl.store.tables import KIND_BITS, Run, Stretch, Tables, UnreadableError, records
+from bkctl.titan import blob_index
+from bkctl.titan.stored import StoredValues
 
 MAX_TRAILER = (1 << 64) - 1
 SCAN_CHUNK = 1 << 20
@@ -145,7 +148,7 @@ class MergedScan:
         """All records up to this key were taken; None where none were."""
         return self._last
 
-    def take(self) -> tuple[ByteStrings, ByteStrings] | None:
+    def take(self) -> tuple[ByteStrings, StoredValues] | None:
         """The next keys and values, about as many as a chunk has; None at the end.
 
         Raises UnreadableError for a record only RocksDB can read, CorruptionError, StorageError;
@@ -156,28 +159,32 @@ class MergedScan:
             bound = min(cursor.last() for cursor in cursors)
             pieces = [cursor.cut(bound) for cursor in cursors]
             merged = merge([piece for piece in pieces if piece is not None])
-            shown = _shown(merged, self._last)
+            keys, values = _shown(merged, self._last)
             self._last = merged.keys[len(merged) - 1]
-            if len(shown):
-                return shown.keys, shown.values
+            if len(keys):
+                return keys, values
         return None
 
 
-def _shown(columns: Columns, previous: bytes | None) -> Columns:
+def _shown(columns: Columns, previous: bytes | None) -> tuple[ByteStrings, StoredValues]:
     """The records that are the first of their user key, and values; `previous` is passed."""
     kinds = columns.trailers & _KIND_MASK
     is_value = kinds == _VALUE
+    is_blob = None
+    if not is_value.all():
+        is_blob = kinds == blob_index.KIND
+        is_value |= is_blob
     if columns.is_distinct and columns.keys[0] != previous and is_value.all():
-        return columns
+        return columns.keys, StoredValues(columns.values, is_blob)
     is_first = columns.keys.differs_from_previous(previous)
     is_known = is_value | (kinds == _DELETION) | (kinds == _SINGLE_DELETION)
     if not is_known.all():
         raise UnreadableError("a record that is neither a value nor a deletion")
+    stored = StoredValues(columns.values, is_blob)
     index = np.flatnonzero(is_first & is_value)
     if len(index) == len(columns):
-        return columns
-    keys, values = columns.keys.thinned(index), columns.values.take(index)
-    return Columns(keys, columns.trailers[index], values)
+        return columns.keys, stored
+    return columns.keys.thinned(index), stored.take(index)
 
 
 def merge(pieces: Sequence[Columns]) -> Columns:

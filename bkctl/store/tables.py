@@ -83,6 +83,10 @@ class Table:
         block = bisect_left(self._separators, key, first)
         return block if block < len(self) else None
 
+    def offset_of(self, block: int) -> int:
+        """Where the block lies in the file."""
+        return self._offsets[block]
+
     def stored_size(self, block: int) -> int:
         """The block's size as stored, in bytes."""
         return self._sizes[block]

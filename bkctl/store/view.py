@@ -7,6 +7,7 @@ Nothing is created, changed, locked or renamed in the store. The view is a priva
         000014.sst      link to an open file of this process (/proc/PID/fd/N), or a hard link
         MANIFEST-000005 copies: the MANIFEST as it was at one moment, CURRENT, the logs
         CURRENT  000021.log
+        titandb/        links to blob files (`blob_pins`), where the store has any
       narrow/           the same with some files left out, where a run asks for that
 
 An open file outlives its deletion by the store, so compaction cannot thin a running backup. The
@@ -18,7 +19,6 @@ view's own once (`flush`), so that no worker replays them or holds them in memor
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -30,24 +30,27 @@ from types import TracebackType
 
 from bkctl.codec.log import TornTailError, file_blocks
 from bkctl.errors import CorruptionError, SourceError
-from bkctl.files.small import open_regular, read_small
+from bkctl.files.small import open_regular
 from bkctl.folders import PrivateFolder, making_files
-from bkctl.shortage import reason_of
+from bkctl.store.blob_pins import BlobPins
 from bkctl.store.descriptors import allow_descriptors
 from bkctl.store.layout import StoreLayout
 from bkctl.store.logs import OpenLog, check_logs, choose_wal_dir, close_logs, open_logs
-from bkctl.store.manifest import (
-    MAX_BYTES,
-    LiveFile,
-    ManifestState,
-    read_manifest,
-)
+from bkctl.store.manifest import LiveFile, ManifestState, read_manifest
 from bkctl.store.manifest_edit import without_files
+from bkctl.store.pinning import (
+    current,
+    link_open,
+    manifest_name,
+    open_sized,
+    opened_manifest,
+    size_of,
+)
+from bkctl.titan.manifest import FOLDER, BlobFileMeta
 
 _PREFIX = "bkctl-view-"
 _ATTEMPTS = 200
 _COPY_CHUNK = 1 << 20
-_MAX_CURRENT = 4096
 
 
 class PinnedView:
@@ -71,6 +74,7 @@ class PinnedView:
         self._layout = layout
         self._point_in_time = point_in_time
         self._descriptors: dict[str, int] = {}
+        self._blobs = BlobPins(layout.db_dir, point_in_time=point_in_time)
         self.unknown_files: tuple[Path, ...] = ()
         self.is_live = _is_open(layout.db_dir)
         self._folder = PrivateFolder(_PREFIX, work_dir)
@@ -100,6 +104,7 @@ class PinnedView:
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
+        self._blobs.close()
         self._folder.close()
 
     @property
@@ -113,6 +118,11 @@ class PinnedView:
         return self._layout.db_dir
 
     @property
+    def blob_files(self) -> tuple[BlobFileMeta, ...]:
+        """The pinned files of values that Titan keeps beside the SST files."""
+        return self._blobs.files
+
+    @property
     def manifest(self) -> Path:
         """The store's MANIFEST, for messages."""
         return self._manifest
@@ -124,8 +134,8 @@ class PinnedView:
         `state` then tells of those, too.
         """
         yield self.db_dir
-        manifest = self.db_dir / _manifest_name(_current(self.db_dir), self.source)
-        with _opened(manifest) as (descriptor, size):
+        manifest = self.db_dir / manifest_name(current(self.db_dir), self.source)
+        with opened_manifest(manifest) as (descriptor, size):
             self.state = self._read_manifest(descriptor, size, manifest)
 
     def narrow(self, hidden: Iterable[LiveFile]) -> Path:
@@ -133,7 +143,7 @@ class PinnedView:
 
         Logs must have been flushed. Raises StorageError where it cannot be written.
         """
-        manifest = _manifest_name(_current(self.db_dir), self.source)
+        manifest = manifest_name(current(self.db_dir), self.source)
         hidden = tuple(hidden)
         hidden_names = {file.name for file in hidden}
         narrow = self.folder / "narrow"
@@ -144,8 +154,10 @@ class PinnedView:
                 if file.name not in hidden_names:
                     (narrow / file.name).symlink_to(self.db_dir / file.name)
             path = self.db_dir / manifest
-            with _opened(path) as (descriptor, size), (narrow / manifest).open("xb") as out:
+            with opened_manifest(path) as (descriptor, size), (narrow / manifest).open("xb") as out:
                 out.writelines(without_files(file_blocks(descriptor, size), path, hidden))
+            if (self.db_dir / FOLDER).is_dir():
+                (narrow / FOLDER).symlink_to(self.db_dir / FOLDER)
             (narrow / "CURRENT").write_text(f"{manifest}\n")
         return narrow
 
@@ -162,25 +174,30 @@ class PinnedView:
     def _try_pin(self) -> ManifestState | None:
         """Pin what the MANIFEST names now; None if the store moved on meanwhile."""
         db_dir = self._layout.db_dir
-        current = _current(db_dir)
-        manifest = self._manifest = db_dir / _manifest_name(current, db_dir)
+        # Before RocksDB's, and unchanged when that is pinned: see BlobPins.
+        if not self._blobs.pin():
+            return None
+        named = current(db_dir)
+        manifest = self._manifest = db_dir / manifest_name(named, db_dir)
         with contextlib.ExitStack() as stack:
             try:
-                opened = stack.enter_context(_opened(manifest))
+                opened = stack.enter_context(opened_manifest(manifest))
             except CorruptionError:
-                if _current(db_dir) != current:
+                if current(db_dir) != named:
                     return None
                 raise
-            return self._try_pin_as(current, opened, stack)
+            return self._try_pin_as(named, opened, stack)
 
     def _try_pin_as(
-        self, current: bytes, opened: tuple[int, int], stack: contextlib.ExitStack
+        self, named: bytes, opened: tuple[int, int], stack: contextlib.ExitStack
     ) -> ManifestState | None:
-        """Pin what the open MANIFEST names, of its descriptor and size when CURRENT was so."""
+        """Pin what the open MANIFEST names, of its descriptor and size; CURRENT said `named`."""
         db_dir, manifest = self._layout.db_dir, self._manifest
 
         def moved_on() -> bool:
-            return _current(db_dir) != current or _size(manifest) != opened[1]
+            if current(db_dir) != named or size_of(manifest) != opened[1]:
+                return True
+            return self._blobs.moved_on()
 
         try:
             state = self._read_manifest(*opened, manifest)
@@ -216,26 +233,15 @@ class PinnedView:
         wanted = {file.name: file for file in state.live_files}
         for name in [name for name in self._descriptors if name not in wanted]:
             os.close(self._descriptors.pop(name))
-        allow_descriptors(len(wanted), self.source, "SST files")
+        count = len(wanted) + len(self.blob_files)
+        allow_descriptors(count, self.source, "SST and blob files")
         for name, file in wanted.items():
             if name not in self._descriptors:
                 self._descriptors[name] = self._open_checked(file)
 
     def _open_checked(self, file: LiveFile) -> int:
-        path = self._layout.db_dir / file.name
-        try:
-            descriptor = open_regular(path)
-        except FileNotFoundError:
-            raise CorruptionError(
-                f"{path}: missing: the MANIFEST names it ({file.size} bytes, family {file.family})"
-            ) from None
-        except OSError as e:
-            raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
-        size = os.fstat(descriptor).st_size
-        if size != file.size:
-            os.close(descriptor)
-            raise CorruptionError(f"{path}: is {size} bytes, the MANIFEST says {file.size}")
-        return descriptor
+        named = f"the MANIFEST names it ({file.size} bytes, family {file.family})"
+        return open_sized(self._layout.db_dir / file.name, file.size, named)
 
     def _open_logs(self, state: ManifestState) -> list[OpenLog]:
         wal_dir, told = self._layout.wal_dir, self._layout.told_wal_dir
@@ -275,68 +281,13 @@ class PinnedView:
             self.db_dir.mkdir()
             # Only live files: RocksDB may give other numbers to new files of the view's own.
             for file in state.live_files:
-                self._link(self.db_dir / file.name, self._descriptors[file.name])
+                original = self._layout.db_dir / file.name
+                link_open(self.db_dir / file.name, self._descriptors[file.name], original)
+            self._blobs.link_into(self.db_dir)
             _copy_prefix(opened[0], self.db_dir / manifest, opened[1])
             (self.db_dir / "CURRENT").write_text(f"{manifest}\n")
             for log in logs:
                 _copy_prefix(log.descriptor, self.db_dir / log.path.name, log.size)
-
-    def _link(self, link: Path, descriptor: int) -> None:
-        target = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-        if target.exists():
-            link.symlink_to(target)
-            return
-        try:  # no /proc: a hard link needs the private folder on the store's file system
-            os.link(self._layout.db_dir / link.name, link)
-        except OSError as e:
-            if e.errno in (errno.EXDEV, errno.EPERM):
-                raise SourceError(
-                    f"{link.name}: cannot be pinned without /proc; set --work-dir to a directory "
-                    "on the store's file system"
-                ) from None
-            raise
-
-
-def _current(db_dir: Path) -> bytes:
-    """What CURRENT says."""
-    path = db_dir / "CURRENT"
-    with _reading(path):
-        return read_small(path, _MAX_CURRENT)
-
-
-@contextlib.contextmanager
-def _opened(manifest: Path) -> Iterator[tuple[int, int]]:
-    """A MANIFEST's descriptor, and its size now."""
-    with _reading(manifest):
-        descriptor = open_regular(manifest, MAX_BYTES)
-    try:
-        yield descriptor, os.fstat(descriptor).st_size
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise CorruptionError(f"{path}: missing; the store is incomplete") from None
-    except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return -1
-
-
-def _manifest_name(current: bytes, db_dir: Path) -> str:
-    match = re.fullmatch(rb"(MANIFEST-\d+)\n", current)
-    if match is None:
-        raise CorruptionError(f"{db_dir / 'CURRENT'}: damaged: it does not name a MANIFEST")
-    return match.group(1).decode()
 
 
 def _unknown_files(db_dir: Path, state: ManifestState) -> tuple[Path, ...]:

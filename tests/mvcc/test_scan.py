@@ -20,6 +20,7 @@ from bkctl.mvcc.write import PUT, parse_write
 from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
 from bkctl.store.source import Source, SourceOptions
+from bkctl.titan.stored import StoredValues
 from examples.tikv_store import TikvStore
 from tests.histories import histories
 from tests.model import MAX_TS, History
@@ -79,10 +80,14 @@ class Sliced:
 
     def __init__(self, scan: ColumnScan, limit: int) -> None:
         self._scan, self._limit = scan, limit
-        self._pieces: list[tuple[ByteStrings, ByteStrings]] = []
+        self._pieces: list[tuple[ByteStrings, StoredValues]] = []
 
     def take(self) -> tuple[ByteStrings, ByteStrings] | None:
-        if not self._pieces and (read := self._scan.take()) is not None:
+        read = self.take_stored()
+        return None if read is None else (read[0], self.resolve(*read))
+
+    def take_stored(self) -> tuple[ByteStrings, StoredValues] | None:
+        if not self._pieces and (read := self._scan.take_stored()) is not None:
             self._pieces = [
                 (read[0].slice(start, stop), read[1].slice(start, stop))
                 for start in range(0, len(read[0]), self._limit)
@@ -90,11 +95,14 @@ class Sliced:
             ]
         return self._pieces.pop(0) if self._pieces else None
 
+    def resolve(self, keys: ByteStrings, stored: StoredValues) -> ByteStrings:
+        return self._scan.resolve(keys, stored)
+
     def seek(self, key: bytes) -> None:
         self._pieces.clear()
         self._scan.seek(key)
 
-    def lookup(self, keys: ByteStrings, plain_bytes: int) -> ByteStrings | None:
+    def lookup(self, keys: ByteStrings, plain_bytes: int) -> StoredValues | None:
         return self._scan.lookup(keys.slice(0, min(self._limit, len(keys))), plain_bytes)
 
 

@@ -52,13 +52,11 @@ def test_what_is_no_rocksdb_is_refused_by_name(tmp_path: Path, make, told: str) 
     assert str(path) in str(caught.value)
 
 
-def test_titan_blobs_are_refused(data_dir: Path) -> None:
+def test_blob_files_are_no_obstacle(data_dir: Path) -> None:
     titan = data_dir / "db" / "titandb"
     titan.mkdir()
-    assert locate(data_dir).db_dir == data_dir / "db"
     (titan / "000007.blob").touch()
-    with pytest.raises(SourceError, match="Titan"):
-        locate(data_dir)
+    assert locate(data_dir).db_dir == data_dir / "db"
 
 
 @pytest.mark.parametrize("given", ["", "db"])

@@ -34,7 +34,7 @@ def looked_up(database: Database, wanted: list[bytes], plain_bytes: int) -> list
         if values is None:
             return None
         assert len(values)
-        found += values.tolist()
+        found += values.strings.tolist()
     return found
 
 
@@ -137,6 +137,6 @@ def test_a_prefix_is_given_where_room_ends(tmp_path: Path) -> None:
         assert 9 <= len(values) <= 12
         rest = scan.lookup(wanted.take(np.arange(299, 300)), 1)
         assert rest is not None
-        assert rest.tolist() == [bytes(1000)]
+        assert rest.strings.tolist() == [bytes(1000)]
 
     opened(store.path, check)

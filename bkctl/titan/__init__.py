@@ -1,0 +1,1 @@
+"""Titan's blob files: the values that a TiKV store keeps beside its SST files."""
