@@ -39,6 +39,8 @@ _KNOWN_TYPES = frozenset(range(1, 12))
 _IGNORABLE = 0x80
 _BLOCKS_AT_ONCE = 32
 _ZSTD = 7
+# RocksDB's own bound is 4 GiB; TiKV's batches are of some MiB.
+_MAX_BATCH = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,22 @@ def read_wal(path: Path, number: int) -> WalSummary:
         return _Reader(read, size, number).summarize()
 
 
+def read_batches(path: Path, number: int) -> Iterator[bytes]:
+    """Yield the write batches of a log that `read_wal` found whole, decompressed.
+
+    Memory is bounded by the largest one. Raises OSError, CorruptionError for one that decompresses
+    to more than any could be.
+    """
+    with path.open("rb", buffering=0) as file:
+        size = path.stat().st_size
+
+        def read(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            return file.read(length)
+
+        yield from _Reader(read, size, number).batches()
+
+
 class _Reader:
     def __init__(self, read: Callable[[int, int], bytes], size: int, number: int) -> None:
         self._read, self._size = read, size
@@ -113,6 +131,30 @@ class _Reader:
         if parts:
             return self._summary(f"a record that begins at offset {self._end} has no end", True)
         return self._summary("", False)
+
+    def batches(self) -> Iterator[bytes]:
+        """Whole records; see `read_batches`."""
+        parts: list[bytes] = []
+        for record in self._records():
+            kind = record.kind - 4 if record.kind in (5, 6, 7, 8) else record.kind
+            if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
+                parts.append(record.payload)
+                if kind in (_FULL, _LAST):
+                    yield self._plain(b"".join(parts))
+                    parts.clear()
+            elif kind == _SET_COMPRESSION:
+                self._is_compressed = record.payload[:1] == bytes([_ZSTD])
+
+    def _plain(self, record: bytes) -> bytes:
+        if not self._is_compressed:
+            return record
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(record)
+        plain = reader.read(_MAX_BATCH + 1)
+        if len(plain) > _MAX_BATCH:
+            raise CorruptionError("a record decompresses to more than 1 GiB")
+        return plain
 
     def _summary(self, trouble: str, is_torn: bool) -> WalSummary:
         return WalSummary(self._end, self._first, self._next, trouble, is_torn)

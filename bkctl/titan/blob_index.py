@@ -18,9 +18,9 @@ import numpy as np
 from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.errors import CorruptionError
 from bkctl.sst.walk import varints
+from bkctl.titan.log_entries import IN_FILES
 
 KIND = 0x11
-IN_LOGS, IN_FILES = 0, 1
 _MAX_VARINT = 8
 # What is read may run past an index's end by so much, before that end is looked at.
 _SLACK = 1 + 3 * _MAX_VARINT + 1
@@ -41,7 +41,7 @@ class BlobIndexes:
         if len(values) and int(starts.max()) + _SLACK > len(data):
             data = np.concatenate((data, np.zeros(_SLACK, np.uint8)))
         is_known = values.lengths > 0
-        is_known &= data[starts] <= IN_FILES
+        is_known &= data[starts] <= IN_FILES  # or IN_LOGS
         files, pos = varints(data, starts + 1, _MAX_VARINT)
         offsets, pos = varints(data, pos, _MAX_VARINT)
         sizes, pos = varints(data, pos, _MAX_VARINT)
