@@ -7,7 +7,7 @@ nothing has to be read for it. The parts of a range tile it exactly; each has fi
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -15,6 +15,7 @@ from bkctl.errors import CorruptionError
 from bkctl.mvcc.keys import DATA_PREFIX, TS_SIZE
 from bkctl.regions.plan import BackupRange, to_raw_key
 from bkctl.store.manifest import LiveFile
+from bkctl.titan.manifest import BlobFileMeta
 
 MIN_PART_SIZE = 64 << 20
 _PARTS_PER_JOB = 4
@@ -25,16 +26,17 @@ def balance(
     files: Iterable[LiveFile],
     jobs: int,
     min_part_size: int = MIN_PART_SIZE,
+    blobs: Sequence[BlobFileMeta] = (),
 ) -> list[BackupRange]:
     """Cut those of `ranges` that hold more than their share of the files' bytes.
 
-    `files` are those that are scanned. Ranges that are not large, and all of them if there is one
-    job, stay as they are.
+    `files` are those that are scanned, `blobs` those with values beside them. Ranges that are not
+    large, and all of them if there is one job, stay as they are.
     """
     ranges = list(ranges)
     if jobs < 2:
         return ranges
-    sizes = _Sizes(files)
+    sizes = _Sizes(files, blobs)
     inside = [sizes.between(brange.data_start_key, brange.data_end_key) for brange in ranges]
     share = max(min_part_size, sum(inside) // (jobs * _PARTS_PER_JOB))
     parts: list[BackupRange] = []
@@ -45,12 +47,33 @@ def balance(
 
 
 class _Sizes:
-    """The files' bytes along the keys, each file's counted where it begins."""
+    """The files' bytes along the keys, each file's counted where it begins.
 
-    def __init__(self, files: Iterable[LiveFile]) -> None:
-        ordered = sorted((file.smallest_key, file.size) for file in files)
+    Blob files, which overlap as they like, are spread evenly over the beginnings of files between
+    their first and their last key.
+    """
+
+    def __init__(self, files: Iterable[LiveFile], blobs: Sequence[BlobFileMeta]) -> None:
+        ordered = sorted(
+            [(file.smallest_key, file.size) for file in files]
+            + [(blob.smallest_key, 0) for blob in blobs]
+        )
         self.keys = [key for key, _ in ordered]
-        self._before = [0, *accumulate(size for _, size in ordered)]
+        spread = self._spread(blobs)
+        sizes = (size + more for (_, size), more in zip(ordered, spread, strict=True))
+        self._before = [0, *accumulate(sizes)]
+
+    def _spread(self, blobs: Iterable[BlobFileMeta]) -> list[int]:
+        """How many bytes of blob files there are for each key."""
+        rises = [0.0] * (len(self.keys) + 1)
+        for blob in blobs:
+            first = bisect_left(self.keys, blob.smallest_key)
+            # A file of an old Titan may not tell its keys: it can hold any.
+            last = bisect_right(self.keys, blob.largest_key) if blob.largest_key else len(self.keys)
+            last = max(last, first + 1)
+            rises[first] += blob.size / (last - first)
+            rises[last] -= blob.size / (last - first)
+        return [max(0, int(size)) for size in accumulate(rises[:-1])]
 
     def between(self, start: bytes, end: bytes) -> int:
         """The bytes of files that begin in [start, end)."""

@@ -141,5 +141,5 @@ def _balanced(
     found: list[BackupRange] = []
     for number, reads in enumerate(read.reads):
         own = [brange for brange in ranges if brange.view == number]
-        found += balance(own, reads.files, request.jobs, request.part_size)
+        found += balance(own, reads.files, request.jobs, request.part_size, reads.blobs)
     return found

@@ -20,6 +20,7 @@ from bkctl.pool.pool import WorkerPool
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.base import Storage
 from bkctl.store.manifest import LiveFile
+from bkctl.titan.manifest import BlobFileMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class StoreReads:
-    """What is read of one store: the view to open, and the SST files of it that are read."""
+    """What is read of one store: the view to open, and the SST files of it that are read.
+
+    `blobs` are the files of values beside those.
+    """
 
     view: View
     files: list[LiveFile]
+    blobs: tuple[BlobFileMeta, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

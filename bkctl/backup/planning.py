@@ -21,6 +21,7 @@ from bkctl.raft.source import RaftSource
 from bkctl.regions.check import Mismatch, find_mismatches
 from bkctl.regions.plan import BackupRange, Plan, make_plan
 from bkctl.regions.region_map import Origin, RegionMap, Skipped
+from bkctl.store.families import BLOB_FAMILY
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ def _reads(
             db_dir = source.without(unread) if unread else db_dir
         own_id = source.ident.store_id if len(stores.sources) > 1 else store_id
         parts.append(part)
-        reads.append(StoreReads(View(db_dir, source.path, own_id, source.db_dir), files))
+        blobs = source.blob_files if BLOB_FAMILY in families else ()
+        reads.append(StoreReads(View(db_dir, source.path, own_id, source.db_dir), files, blobs))
     return _joined(plan, parts), tuple(reads)
 
 

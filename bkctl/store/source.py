@@ -27,6 +27,7 @@ from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.replay import LogReplayer, Replayer
 from bkctl.store.tikv_config import read_tikv_config
 from bkctl.store.view import PinnedView
+from bkctl.titan.manifest import BlobFileMeta
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,11 @@ class Source:
     def live_files(self) -> tuple[LiveFile, ...]:
         """The SST files that make up the view, those that its logs were flushed into included."""
         return self._view.state.live_files
+
+    @property
+    def blob_files(self) -> tuple[BlobFileMeta, ...]:
+        """The files of values that Titan keeps beside those."""
+        return self._view.blob_files
 
     def without(self, files: Iterable[LiveFile]) -> Path:
         """A folder to open with `Database`, in any process, that shows all but these files.

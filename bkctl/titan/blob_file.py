@@ -16,6 +16,7 @@ src/blob_format.h, blob_file_builder.cc and blob_file_reader.cc.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 from bkctl.codec.crc32c import crc32c, masked_crc32c
@@ -39,6 +40,7 @@ FOOTER_SIZE = 32
 MAGIC = 0x2BE0A614
 FOOTER_MAGIC = 0x2BE0A6148E39EDC6
 HAS_DICTIONARY = 1
+_RECORD_HEAD = struct.Struct("<II")
 _HEADER_SIZES = {1: 8, 2: 12, 3: 20}
 _MAX_HEADER_SIZE = 20
 _HANDLE_SIZE = 20
@@ -90,10 +92,12 @@ class BlobFile:
             for offset, size in zip(offsets[first:last], sizes[first:last], strict=True):
                 at = offset - start
                 record = stretch[at : at + size]
-                body = record[4:]
-                if crc32c(body) != int.from_bytes(record[:4], "little"):
+                if size < RECORD_HEADER_SIZE:
+                    raise self.damage(offset, f"a record of {size} bytes is too short to be one")
+                checksum, length = _RECORD_HEAD.unpack_from(record)
+                if crc32c(record[4:]) != checksum:
                     raise self.damage(offset, "the record's checksum does not match its content")
-                if int.from_bytes(record[4:8], "little") != size - RECORD_HEADER_SIZE:
+                if length != size - RECORD_HEADER_SIZE:
                     raise self.damage(offset, "the record is not of the size its index says")
                 records.append(record)
             first = last
@@ -104,18 +108,24 @@ class BlobFile:
 
         Raises CorruptionError where it is another key's, or cannot be read.
         """
-        plain: bytes = record[RECORD_HEADER_SIZE:]
+        try:
+            return self._value(record, key)
+        except CorruptionError as e:
+            raise self.damage(offset, str(e)) from None
+
+    def _value(self, record: bytes, key: bytes) -> bytes:
         codec = record[RECORD_HEADER_SIZE - 1]
-        if codec != NONE:
-            with located(self.name, offset):
-                plain = self._codec.decompress(codec, plain, MAX_RECORD_SIZE)
+        if codec == NONE:
+            plain, start = record, RECORD_HEADER_SIZE
+        else:
+            payload = memoryview(record)[RECORD_HEADER_SIZE:]
+            plain, start = self._codec.decompress(codec, payload, MAX_RECORD_SIZE), 0
         prefix = encode_uvarint(len(key)) + key
-        if not plain.startswith(prefix):
-            raise self.damage(offset, f"the record is not that of key {key.hex().upper()}")
-        with located(self.name, offset):
-            length, pos = decode_uvarint(plain, len(prefix))
+        if not plain.startswith(prefix, start):
+            raise CorruptionError(f"the record is not that of key {key.hex().upper()}")
+        length, pos = decode_uvarint(plain, start + len(prefix))
         if pos + length != len(plain):
-            raise self.damage(offset, "the record's lengths do not fit")
+            raise CorruptionError("the record's lengths do not fit")
         return plain[pos:]
 
     def damage(self, offset: int, what: str) -> CorruptionError:

@@ -18,7 +18,7 @@ import numpy as np
 from bkctl.codec.strings import ByteStrings
 from bkctl.errors import CorruptionError
 from bkctl.sst.source import FileReader
-from bkctl.titan.blob_file import BlobFile, plain_size
+from bkctl.titan.blob_file import MAX_RECORD_SIZE, BlobFile, plain_size
 from bkctl.titan.blob_index import BlobIndexes
 from bkctl.titan.manifest import blob_name
 from bkctl.titan.stored import StoredValues
@@ -97,7 +97,8 @@ class Blobs:
         places = self._parse(keys, indexes)
         limit = int(max(room[0], 1) / self._growth)
         # As many as are likely to fit: what is read for nothing is read again.
-        count = max(1, int(np.searchsorted(np.cumsum(places.sizes), limit, side="right")))
+        sizes = np.minimum(places.sizes, MAX_RECORD_SIZE)  # so that no sum overflows
+        count = max(1, int(np.searchsorted(np.cumsum(sizes), limit, side="right")))
         listed = keys.slice(0, count).tolist()
         records = self._read(places.take(np.arange(count)), listed)
         values: list[bytes] = []
