@@ -22,6 +22,7 @@ from bkctl.restore.plan import RestoreRequest
 from bkctl.restore.restore import restore
 from bkctl.storage.url import parse_storage
 from bkctl.store.manifest import LiveFile
+from bkctl.titan.manifest import BlobFileMeta
 from bkctl.verify.level import Level
 from bkctl.verify.verify import Verifier
 from tests.backup.helpers import Quiet, backup, cut_short, files_of, whole
@@ -104,6 +105,43 @@ def test_records_of_finished_parts_name_their_span(data: st.DataObject, is_raw: 
     for brange in data.draw(ranges_in_order(is_raw)):
         record = FinishedRange(1, 1, brange.raw_start_key, brange.raw_end_key, ())
         assert finished_span(record, is_raw) == span_of(brange)
+
+
+@given(st.data(), st.booleans(), st.integers(1, 4), st.integers(1, 12))
+def test_parts_by_blob_files_tile_their_ranges(
+    data: st.DataObject, is_raw: bool, jobs: int, size: int
+) -> None:
+    ranges = data.draw(ranges_in_order(is_raw))
+    blobs = [
+        BlobFileMeta(file.number, file.size, 0, file.smallest_key, file.largest_key)
+        for file in data.draw(files(is_raw))
+    ]
+    odd = [
+        BlobFileMeta(1, 20, 0),
+        BlobFileMeta(2, 20, 0, b"zz", b"za"),
+        BlobFileMeta(3, 9, 0, b"z"),
+    ]
+    blobs += data.draw(st.lists(st.sampled_from(odd)))
+    assert_tiles(ranges, balance(ranges, data.draw(files(is_raw)), jobs, size, blobs))
+
+
+def test_values_in_blob_files_count_as_evenly_spread() -> None:
+    keys = [memcomparable.encode(b"k%02d" % i) for i in range(40)]
+    ranges = [range_between(1, b"", b"", False)]
+    names = [b"z" + key + bytes(8) for key in keys]
+    indexes = [LiveFile(i, "default", 6, 1, key, key + b"~", 0) for i, key in enumerate(names)]
+    assert len(balance(ranges, indexes, 2, 100)) == 1
+    # All of them, and then those of the second half.
+    blobs = [
+        BlobFileMeta(90, 4000, 0, names[0], names[-1]),
+        BlobFileMeta(91, 4000, 0, names[20], names[-1]),
+    ]
+    parts = balance(ranges, indexes, 2, 1000, blobs)
+    starts = [0, *(keys.index(part.start_key) for part in parts[1:]), 40]
+    # A key counts for 100 in the first half, for 300 in the second.
+    sizes = [100 * (stop - start) for start, stop in pairwise(max(i, 3 * i - 40) for i in starts)]
+    assert len(sizes) == 8
+    assert all(800 <= size <= 1200 for size in sizes)
 
 
 def test_one_job_cuts_nothing() -> None:

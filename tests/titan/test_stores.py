@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from bkctl.errors import BkctlError, CorruptionError
 from bkctl.mvcc import long_values
 from bkctl.mvcc.accounting import Accounting
+from bkctl.mvcc.keys import versioned_key
 from bkctl.store import blob_pins, column_scan, pinning
+from bkctl.store.database import Database
 from bkctl.store.layout import locate
 from bkctl.store.source import Source, SourceOptions
 from bkctl.store.tables import UnreadableError
@@ -191,6 +193,35 @@ def test_a_blob_index_in_another_family_is_damage(tmp_path: Path) -> None:
     with (
         opened(tmp_path / "store") as view,
         pytest.raises(CorruptionError, match=r"write has a blob index at key 7A6B"),
+    ):
+        scan(view, 0, 30)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_rocksdb_never_shows_a_blob_index_as_a_value(flush: bool, tmp_path: Path) -> None:
+    store = made(tmp_path / "store", many_values(20), flush=flush)
+    with Source(SourceOptions(store)) as source:
+        keys = [versioned_key(b"k00003", 10), versioned_key(b"k00003", 9)]
+        assert source.missing("default", keys) == (keys[1],)
+        database = Database(source.db_dir, source.path)
+        for start in (b"z", keys[0]):
+            with pytest.raises(CorruptionError, match="blob index"):
+                database.scan("default", start, b"{").take(100)
+        with pytest.raises(CorruptionError, match="blob index"):
+            database.get("default", keys[0])
+        assert database.has("default", keys[0])
+        assert not database.has("default", keys[1])
+        database.close()
+
+
+def test_what_only_rocksdb_could_read_is_told_beside_blob_indexes(tmp_path: Path) -> None:
+    store = TitanStore(tmp_path / "store")
+    many_values(20).replay(store)
+    store.delete_range("default", b"z0", b"z1")
+    store.close()
+    with (
+        opened(tmp_path / "store") as view,
+        pytest.raises(CorruptionError, match=r"\.sst: holds range deletions; beside values in"),
     ):
         scan(view, 0, 30)
 

@@ -80,6 +80,10 @@ class TitanStore(TikvStore):
         assert value is not None
         self._indexes.add(value)
 
+    def delete_range(self, family: str, start: bytes, end: bytes) -> None:
+        """Delete a range by one record of RocksDB's."""
+        self._families[family].delete_range(start, end)
+
     def close(self, *, flush: bool = True) -> None:
         """Close the store, and make blob indexes of what stands for them.
 
