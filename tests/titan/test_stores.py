@@ -302,3 +302,22 @@ def read(store: Path) -> tuple[int, int, int] | str:
             return figures(scan(view, 0, 30)[1])
     except BkctlError as e:
         return str(e)
+
+
+def test_damage_in_the_files_of_blob_indexes_is_told_by_their_names(tmp_path: Path) -> None:
+    history = many_values(120)
+    store = made(tmp_path / "store", history)
+    expected = history.expected(0, 30)
+    told = 0
+    for path in sorted(store.glob("*.sst")):
+        content = path.read_bytes()
+        for at in range(50, len(content), max(1, len(content) // 8)):
+            path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+            found = read(store)
+            if isinstance(found, str):
+                told += 1
+                assert ".sst" in found
+            else:
+                assert found == (expected.kvs, expected.bytes, expected.crc64xor)
+        path.write_bytes(content)
+    assert told > 8
