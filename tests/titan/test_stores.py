@@ -20,8 +20,10 @@ from bkctl.errors import BkctlError, CorruptionError
 from bkctl.mvcc import long_values
 from bkctl.mvcc.accounting import Accounting
 from bkctl.mvcc.keys import versioned_key
+from bkctl.mvcc.raw import RawLayout, RawScanner
 from bkctl.store import blob_pins, column_scan, pinning
 from bkctl.store.database import Database
+from bkctl.store.ident import API_V1
 from bkctl.store.layout import locate
 from bkctl.store.source import Source, SourceOptions
 from bkctl.store.tables import UnreadableError
@@ -128,6 +130,36 @@ def test_blob_indexes_in_logs_count(way: str, tmp_path: Path) -> None:
     assert not list(store.glob("*.sst"))
     with Source(SourceOptions(store)) as source:
         assert_shows(history, source, 0, 30)
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_values_that_titan_moved_are_read_where_they_are_now(
+    way: str, flush: bool, tmp_path: Path
+) -> None:
+    history = many_values(60)
+    store = TitanStore(tmp_path / "store", per_file=20, forms=FORMS)
+    history.replay(store)
+    store.flush()
+    store.collect()
+    store.close(flush=flush)
+    assert not (tmp_path / "store" / "titandb" / "000002.blob").exists()
+    with Source(SourceOptions(tmp_path / "store")) as source:
+        assert_shows(history, source, 0, 30)
+
+
+def test_raw_pairs_may_lie_in_blob_files(way: str, tmp_path: Path) -> None:
+    pairs = {b"k%04d" % i: b"%d" % i * (i * 31 % 500) for i in range(500)}
+    with TitanStore(tmp_path / "store", forms=FORMS) as store:
+        for key, value in pairs.items():
+            store.put_raw(key, value)
+    with opened(tmp_path / "store") as view:
+        database = Database(view.db_dir, view.path)
+        scanner = RawScanner(database, "default", b"z", b"{", RawLayout(API_V1, 0, 30))
+        found: dict[bytes, bytes] = {}
+        while (batch := scanner.scan_batch()) is not None:
+            found |= zip(batch[0].trimmed(1, 0).tolist(), batch[1].tolist(), strict=True)
+        assert found == pairs
+        database.close()
 
 
 def assert_shows(history: History, source: Any, start_ts: int, end_ts: int) -> None:

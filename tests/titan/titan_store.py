@@ -16,7 +16,7 @@ import rocksdict
 
 from examples import tikv_store
 from examples.tikv_store import TikvStore
-from tests.titan.blob_writer import BlobFileWriter, log, masked, next_file
+from tests.titan.blob_writer import BlobFileWriter, deleted, log, masked, next_file
 
 MANIFEST = "MANIFEST-000001"
 BLOB_INDEX, FAMILY_BLOB_INDEX = 0x11, 0x10
@@ -52,6 +52,8 @@ class TitanStore(TikvStore):
     ) -> None:
         self._min_size, self._per_file, self._forms = min_size, per_file, forms
         self._blobs: list[BlobFileWriter] = []
+        self._dropped: list[BlobFileWriter] = []
+        self._held: dict[bytes, bytes] = {}
         self._indexes: set[bytes] = set()
         with mock.patch.object(tikv_store, "_options", _options):
             super().__init__(path)
@@ -61,18 +63,28 @@ class TitanStore(TikvStore):
 
     def _moved(self, change: tikv_store._Change) -> tikv_store._Change:
         value = change.value
+        if change.family == "default":
+            self._held.pop(change.key, None)
         if change.family != "default" or value is None or len(value) < self._min_size:
             return change
+        self._held[change.key] = value
         return tikv_store._Change("default", change.key, self.add_blob(change.key, value))
 
     def add_blob(self, key: bytes, value: bytes) -> bytes:
         """Put a value into a blob file; gives its index."""
         if not self._blobs or len(self._blobs[-1].keys) >= self._per_file:
-            form = self._forms[len(self._blobs) % len(self._forms)]
-            self._blobs.append(BlobFileWriter(2 * len(self._blobs) + 2, **form))  # type: ignore[arg-type]
+            count = len(self._blobs) + len(self._dropped)
+            form = self._forms[count % len(self._forms)]
+            self._blobs.append(BlobFileWriter(2 * count + 2, **form))  # type: ignore[arg-type]
         index = self._blobs[-1].add(key, value)
         self._indexes.add(index)
         return index
+
+    def collect(self) -> None:
+        """Move all values to new files and drop the old ones, as Titan does; flush first."""
+        self._dropped, self._blobs = self._blobs, []
+        for key, value in list(self._held.items()):
+            self._write(tikv_store._Change("default", key, value))
 
     def mark(self, family: str, raw_key: bytes, ts: int) -> None:
         """Make a blob index, in the end, of a record as it is, and of all that have its value."""
@@ -105,17 +117,21 @@ class TitanStore(TikvStore):
             _change_kinds(path, self._indexes)
         for path in self.path.glob("*.log"):
             _change_tags(path, self._indexes)
-        write_titandb(self.path, self._blobs)
+        write_titandb(self.path, self._blobs, self._dropped)
 
 
-def write_titandb(db_dir: Path, blobs: list[BlobFileWriter]) -> None:
-    """Write blob files, finished by this, and what names them."""
+def write_titandb(db_dir: Path, blobs: list[BlobFileWriter], dropped: list[BlobFileWriter]) -> None:
+    """Write blob files, finished by this, and what names them, and the dropped ones no more."""
     folder = db_dir / "titandb"
     folder.mkdir(exist_ok=True)
     edits = [next_file(2)]
+    for blob in dropped:
+        blob.finish()
+        edits.append(next_file(blob.number + 1) + blob.added())
     for blob in blobs:
         (folder / f"{blob.number:06}.blob").write_bytes(blob.finish())
         edits.append(next_file(blob.number + 1) + blob.added())
+    edits += [deleted(blob.number) for blob in dropped]
     (folder / MANIFEST).write_bytes(log(edits))
     (folder / "CURRENT").write_text(f"{MANIFEST}\n")
 
