@@ -23,7 +23,10 @@ from rocksdict import (
 from bkctl.errors import BkctlError, CorruptionError, StorageError
 from bkctl.sst.soundness import check_sound
 from bkctl.sst.source import FileReader
+from bkctl.store.blob_logs import mark_blob_indexes
+from bkctl.store.families import BLOB_FAMILY
 from bkctl.store.rocksdb_options import rocksdb_options
+from bkctl.titan.manifest import FOLDER
 
 _WRITE_BUFFER = 16 << 20
 _BATCH_BYTES = 1 << 20
@@ -39,6 +42,7 @@ class RocksKv:
         Raises CorruptionError where RocksDB finds damage, StorageError where there is no room.
         """
         self._db_dir, self._source = db_dir, source
+        mark_blob_indexes(db_dir, source)
         try:
             self.families = tuple(Rdict.list_cf(str(db_dir)))
             families = {name: _options() for name in self.families}
@@ -68,8 +72,33 @@ class RocksKv:
 
     def delete_range(self, family: str, start_key: bytes, end_key: bytes) -> None:
         """See KvStore. Each key by itself: scans read blocks with range deletions slowly."""
-        for key, _ in self.records(family, start_key, end_key):
+        for key in self._keys(family, start_key, end_key):
             self.delete(family, key)
+
+    def _keys(self, family: str, start_key: bytes, end_key: bytes) -> Iterator[bytes]:
+        """The keys of `[start_key, end_key)`, in order."""
+        if family != BLOB_FAMILY or not (self._db_dir / FOLDER).is_dir():
+            yield from (key for key, _ in self.records(family, start_key, end_key))
+            return
+        # RocksDB's iterators end at blob indexes: all is to be in SST files, which we read.
+        from bkctl.store.merge import SEEK_CHUNK, MergedScan
+        from bkctl.store.tables import Tables, UnreadableError
+
+        self._write()
+        tables = Tables(self._db_dir)
+        try:
+            self._family(family).flush(True)
+            scan = MergedScan(tables, family, start_key, end_key, SEEK_CHUNK)
+            while (read := scan.take()) is not None:
+                yield from read[0].tolist()
+        except UnreadableError as e:
+            raise CorruptionError(f"{self._source}: {e}; beside values in blob files") from None
+        except BkctlError:
+            raise
+        except Exception as e:  # rocksdict raises nothing narrower
+            raise self._error(e) from None
+        finally:
+            tables.close()
 
     def ingest(self, family: str, path: Path, name: str) -> None:
         """See KvStore. The file is looked through first: RocksDB trusts in what it reads."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from bkctl.codec.log import write_records
 from bkctl.errors import CorruptionError, SourceError, StorageError
-from bkctl.folders import making_files
 from bkctl.pool.helper import Helper, HelperDiedError
 from bkctl.shortage import lack_in
+from bkctl.store.blob_logs import mark_blob_indexes
 from bkctl.store.inspector import store_died
-from bkctl.store.wal import read_batches
 from bkctl.titan.manifest import FOLDER
 
 _FLUSH_BUFFER = 16 << 20
@@ -54,8 +51,7 @@ def _flush(db_dir: Path, source: Path) -> None:
 
     from bkctl.store.rocksdb_options import rocksdb_options
 
-    if (db_dir / FOLDER).is_dir():
-        _mark_blob_indexes(db_dir, source)
+    mark_blob_indexes(db_dir, source)
 
     def options() -> Options:
         made = rocksdb_options()
@@ -80,32 +76,3 @@ def _flush(db_dir: Path, source: Path) -> None:
         if "blob index" in text and not (db_dir / FOLDER).is_dir():
             text += "; it leads to values in blob files, and the store has no titandb"
         raise CorruptionError(f"{source}: the write-ahead log cannot be replayed: {text}") from None
-
-
-def _mark_blob_indexes(db_dir: Path, source: Path) -> None:
-    """Write the view's logs anew that hold blob indexes, so that RocksDB takes these as they are.
-
-    Raises CorruptionError, naming the log.
-    """
-    from bkctl.titan.log_entries import with_marked_indexes
-
-    for log in sorted(db_dir.glob("*.log")):
-        number = int(log.stem)
-        with _naming(source / log.name):
-            if all(with_marked_indexes(batch) is None for batch in read_batches(log, number)):
-                continue
-            anew = log.with_suffix(".marked")
-            batches = read_batches(log, number)
-            with making_files(db_dir):
-                with anew.open("xb") as out:
-                    out.writelines(write_records(with_marked_indexes(b) or b for b in batches))
-                anew.replace(log)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Give a CorruptionError the log's name."""
-    try:
-        yield
-    except CorruptionError as e:
-        raise CorruptionError(f"{path}: {e}") from None

@@ -135,23 +135,29 @@ class _Reader:
     def batches(self) -> Iterator[bytes]:
         """Whole records; see `read_batches`."""
         parts: list[bytes] = []
-        for record in self._records():
-            kind = record.kind - 4 if record.kind in (5, 6, 7, 8) else record.kind
-            if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
-                parts.append(record.payload)
-                if kind in (_FULL, _LAST):
-                    yield self._plain(b"".join(parts))
-                    parts.clear()
-            elif kind == _SET_COMPRESSION:
-                self._is_compressed = record.payload[:1] == bytes([_ZSTD])
+        try:
+            for record in self._records():
+                kind = record.kind - 4 if record.kind in (5, 6, 7, 8) else record.kind
+                if kind in (_FULL, _FIRST, _MIDDLE, _LAST):
+                    parts.append(record.payload)
+                    if kind in (_FULL, _LAST):
+                        yield self._plain(b"".join(parts))
+                        parts.clear()
+                elif kind == _SET_COMPRESSION:
+                    self._is_compressed = record.payload[:1] == bytes([_ZSTD])
+        except _Trouble as e:
+            raise CorruptionError(f"{e} at offset {e.offset}") from None
 
     def _plain(self, record: bytes) -> bytes:
         if not self._is_compressed:
             return record
         import zstandard
 
-        reader = zstandard.ZstdDecompressor().stream_reader(record)
-        plain = reader.read(_MAX_BATCH + 1)
+        try:
+            reader = zstandard.ZstdDecompressor().stream_reader(record)
+            plain = reader.read(_MAX_BATCH + 1)
+        except zstandard.ZstdError as e:
+            raise CorruptionError(f"a record cannot be decompressed ({e})") from None
         if len(plain) > _MAX_BATCH:
             raise CorruptionError("a record decompresses to more than 1 GiB")
         return plain
