@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular, read_small
+from bkctl.shortage import reason_of
 from bkctl.store.manifest import MAX_BYTES
 
 _MAX_CURRENT = 4096
@@ -42,7 +43,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CorruptionError(f"{path}: missing; the store is incomplete") from None
     except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+        raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
 
 
 def size_of(path: Path) -> int:
@@ -71,7 +72,7 @@ def open_sized(path: Path, size: int, named: str) -> int:
     except FileNotFoundError:
         raise CorruptionError(f"{path}: missing: {named}") from None
     except OSError as e:
-        raise SourceError(f"{path}: cannot be read ({e.strerror})") from None
+        raise SourceError(f"{path}: cannot be read ({reason_of(e)})") from None
     found = os.fstat(descriptor).st_size
     if found != size:
         os.close(descriptor)
