@@ -1,7 +1,6 @@
 """What admin commands make of a region: splits, changes of peers, merges, flashback, witnesses.
 
-All of it is the store's book-keeping: no data moves. Commands that change nothing that a reader
-sees (CompactLog, TransferLeader, hashes) have no effect here. Source: exec_* in TiKV's
+All of it is the store's book-keeping: no data moves. Source: exec_* in TiKV's
 components/raftstore/src/store/fsm/apply.rs.
 """
 
@@ -15,24 +14,23 @@ from bkctl.raft.region import (
     NORMAL,
     TOMBSTONE,
     UNAVAILABLE,
+    ContradictionError,
     RejectedError,
     Replica,
     copy_of,
 )
 
 _Admin = raft_cmdpb_pb2.AdminRequest
+_MAX = (1 << 64) - 1
 _JOINT = (metapb_pb2.IncomingVoter, metapb_pb2.DemotingVoter)
-
-
-class ContradictionError(Exception):
-    """A command that TiKV does not survive on such a state: the log and the store do not fit."""
 
 
 def change_peer(replica: Replica, request: _Admin) -> None:
     """Apply the old form of a change of one peer."""
+    _require(request, "change_peer")
     change = request.change_peer
     region, peer = copy_of(replica.region), change.peer
-    region.region_epoch.conf_ver += 1
+    _grow(region, conf_ver=1)
     known = _peer_of(region, peer.store_id)
     if change.change_type == eraftpb_pb2.AddNode:
         if known is None:
@@ -52,12 +50,13 @@ def change_peer(replica: Replica, request: _Admin) -> None:
 
 def change_peer_v2(replica: Replica, request: _Admin) -> None:
     """Apply a change of any number of peers: none leaves a joint state, several enter one."""
+    _require(request, "change_peer_v2")
     changes = request.change_peer_v2.changes
     region = copy_of(replica.region)
     if changes:
         for change in changes:
             _change_one(region, change, enters_joint=len(changes) > 1)
-        region.region_epoch.conf_ver += len(changes)
+        _grow(region, conf_ver=len(changes))
     else:
         left = [peer for peer in region.peers if peer.role in _JOINT]
         if not left:
@@ -65,7 +64,7 @@ def change_peer_v2(replica: Replica, request: _Admin) -> None:
         for peer in left:
             is_incoming = peer.role == metapb_pb2.IncomingVoter
             peer.role = metapb_pb2.Voter if is_incoming else metapb_pb2.Learner
-        region.region_epoch.conf_ver += len(left)
+        _grow(region, conf_ver=len(left))
     replica.become(region, _state_without_self(replica, region))
 
 
@@ -124,14 +123,18 @@ def split(
         requests, right_derive = list(request.splits.requests), request.splits.right_derive
     derived = copy_of(replica.region)
     _check_split(requests, derived)
-    derived.region_epoch.version += len(requests)
+    _grow(derived, version=len(requests))
     keys = [each.split_key for each in requests]
     bounds = [derived.start_key, *keys] if right_derive else [*keys, derived.end_key]
     made = []
     for number, each in enumerate(requests):
-        region = copy_of(derived)
-        region.id = each.new_region_id
-        region.start_key, region.end_key = bounds[number], bounds[number + 1]
+        region = metapb_pb2.Region(
+            id=each.new_region_id,
+            start_key=bounds[number],
+            end_key=bounds[number + 1],
+            region_epoch=derived.region_epoch,
+            peers=derived.peers,
+        )
         for peer, peer_id in zip(region.peers, each.new_peer_ids, strict=True):
             peer.id = peer_id
         if not exists(region.id):
@@ -161,21 +164,25 @@ def _check_split(requests: list[raft_cmdpb_pb2.SplitRequest], region: metapb_pb2
 def prepare_merge(replica: Replica, request: _Admin, index: int) -> None:
     """Apply the source's part of a merge: from here on it takes no writes."""
     prepare = request.prepare_merge
+    if prepare.min_index <= replica.apply_state.truncated_state.index:
+        raise ContradictionError("begins a merge that needs entries which are compacted")
     region = copy_of(replica.region)
-    region.region_epoch.version += 1
-    region.region_epoch.conf_ver += 1
+    _grow(region, version=1, conf_ver=1)
     merge_state = raft_serverpb_pb2.MergeState(min_index=prepare.min_index, commit=index)
     merge_state.target.CopyFrom(prepare.target)
     replica.become(region, MERGING, merge_state)
 
 
-def commit_merge(replica: Replica, source: Replica, request: _Admin) -> None:
+def commit_merge(
+    replica: Replica, source: Replica, merge: raft_cmdpb_pb2.CommitMergeRequest
+) -> None:
     """Apply the target's part of a merge, whose source has applied all it had to."""
-    told = request.commit_merge.source
+    told = merge.source
     if source.state != MERGING or source.region != told:
         raise ContradictionError(f"merges region {told.id}, which is not ready for it here")
     region = copy_of(replica.region)
-    region.region_epoch.version = max(told.region_epoch.version, region.region_epoch.version) + 1
+    region.region_epoch.version = max(told.region_epoch.version, region.region_epoch.version)
+    _grow(region, version=1)
     if region.end_key and region.end_key == told.start_key:
         region.end_key = told.end_key
     else:
@@ -193,7 +200,7 @@ def rollback_merge(replica: Replica, request: _Admin) -> None:
     if replica.state != MERGING or merge_state is None or merge_state.commit != told:
         raise ContradictionError("ends a merge that the region is not in")
     region = copy_of(replica.region)
-    region.region_epoch.version += 1
+    _grow(region, version=1)
     replica.become(region)
 
 
@@ -207,6 +214,7 @@ def flashback(replica: Replica, request: _Admin) -> None:
 
 def switch_witnesses(replica: Replica, request: _Admin) -> None:
     """Apply peers' becoming witnesses, or no longer being any: those then wait for their data."""
+    _require(request, "switch_witnesses")
     region = copy_of(replica.region)
     own = replica.peer
     state = NORMAL
@@ -218,5 +226,30 @@ def switch_witnesses(replica: Replica, request: _Admin) -> None:
         peer.is_witness = switch.is_witness
         if own is not None and peer.id == own.id and not switch.is_witness:
             state = UNAVAILABLE
-    region.region_epoch.conf_ver += len(switches)
+    _grow(region, conf_ver=len(switches))
     replica.become(region, state)
+
+
+def compact_log(replica: Replica, request: _Admin) -> None:
+    """Note what entries the log need not hold any more; a reader needs it for merges alone."""
+    compact, truncated = request.compact_log, replica.apply_state.truncated_state
+    if (
+        truncated.index + 1 < compact.compact_index <= replica.applied
+        and replica.state != MERGING
+        and compact.compact_term
+    ):
+        truncated.index, truncated.term = compact.compact_index, compact.compact_term
+
+
+def _require(request: _Admin, field: str) -> None:
+    if not request.HasField(field):
+        raise ContradictionError(f"has no {field}")
+
+
+def _grow(region: metapb_pb2.Region, version: int = 0, conf_ver: int = 0) -> None:
+    """Count changes of a region in its epoch."""
+    epoch = region.region_epoch
+    if epoch.version + version > _MAX or epoch.conf_ver + conf_ver > _MAX:
+        raise ContradictionError("makes the region's epoch larger than 64 bits hold")
+    epoch.version += version
+    epoch.conf_ver += conf_ver

@@ -140,13 +140,17 @@ class _Read:
     def apply(self, request: ApplyLog) -> Iterator[Progress]:
         """Apply as far as asked for."""
         find = functools.partial(_find_sst, self._imports)
-        usual = _HOW_FAR[request.mode]
+        passes = tuple(_deciding(usual, request.decided) for usual in _PASSES[request.mode])
+        return Applier(self.kv, self._log, self._replicas(), passes, find).apply_all()
 
-        def how_far(replica: Replica, stand: Stand) -> int:
-            is_decided = replica.region.id in request.decided
-            return stand.last_index if is_decided else usual(replica, stand)
 
-        return Applier(self.kv, self._log, self._replicas(), how_far, find).apply_all()
+def _deciding(usual: HowFar, decided: frozenset[int]) -> HowFar:
+    """The same, but for those regions of which all of the log is decided."""
+
+    def how_far(replica: Replica, stand: Stand) -> int:
+        return stand.last_index if replica.region.id in decided else usual(replica, stand)
+
+    return how_far
 
 
 def _unknown(region_id: int, store_id: int, log: RaftLog) -> Iterator[Progress]:
@@ -197,7 +201,7 @@ def _everything(replica: Replica, stand: Stand) -> int:
     return stand.last_index
 
 
-_HOW_FAR: dict[RaftLogMode, HowFar] = {
-    RaftLogMode.COMMITTED: _committed,
-    RaftLogMode.ALL: _everything,
+_PASSES: dict[RaftLogMode, tuple[HowFar, ...]] = {
+    RaftLogMode.COMMITTED: (_committed,),
+    RaftLogMode.ALL: (_committed, _everything),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bkctl.errors import CorruptionError
 from bkctl.proto import metapb_pb2, raft_cmdpb_pb2, raft_serverpb_pb2
 
 NORMAL = raft_serverpb_pb2.Normal
@@ -40,11 +41,16 @@ class RejectedError(Exception):
     """A command that TiKV skips, without any effect; the text says why."""
 
 
+class ContradictionError(Exception):
+    """A command that TiKV does not survive on such a state; the text says what it does."""
+
+
 @dataclass(slots=True)
 class Replica:
-    """A region's state on this store; `peer_id` is this store's peer, 0 where it has none.
+    """A region's state on this store.
 
-    `applied` is the index of the last entry whose effect is in the kv store.
+    `applied` is the index of the last entry whose effect is in the kv store; `apply_state` is the
+    record of it, whose applied index may be older.
     """
 
     region: metapb_pb2.Region
@@ -87,6 +93,14 @@ class Replica:
         peer = self.peer
         return self.state in (APPLYING, UNAVAILABLE) or (peer is not None and peer.is_witness)
 
+    def check_own_peer(self) -> None:
+        """Raise CorruptionError if the region should be here, and is not: TiKV does not start."""
+        if self.state in (NORMAL, MERGING) and self.peer is None:
+            raise CorruptionError(
+                f"[region {self.region.id}] the store's record of it has no peer on store "
+                f"{self.store_id}, which this is"
+            )
+
     def check(self, request: raft_cmdpb_pb2.RaftCmdRequest) -> None:
         """Raise RejectedError for a command that is not for the region as it is now."""
         kind = request.admin_request.cmd_type if request.HasField("admin_request") else None
@@ -121,12 +135,6 @@ class Replica:
                 raise RejectedError("the region is in flashback")
         if not is_in_flashback and is_flashback:
             raise RejectedError("the region is not in flashback")
-
-    def check_key(self, key: bytes) -> None:
-        """Raise RejectedError for a key (without `z`) that is not the region's."""
-        region = self.region
-        if key < region.start_key or (region.end_key and key >= region.end_key):
-            raise RejectedError("a key is not in the region")
 
     def become(
         self,

@@ -99,7 +99,9 @@ class RaftReplayer:
         from bkctl.raft.applying import ApplyLog
 
         batches = self._ask(ApplyLog(self._mode, decided))
-        self.standings = tuple(chain.from_iterable(batches))
+        # Of a region that comes again, the last counts.
+        found = {each.region_id: each for each in chain.from_iterable(batches)}
+        self.standings = tuple(found.values())
         return self.standings
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ from bkctl.proto import raft_serverpb_pb2
 from bkctl.proto.strict import parse
 from bkctl.raft.kv import KvStore
 from bkctl.raft.region import RAFT_INIT_LOG_INDEX, Replica
+from bkctl.raft.stand import initial_apply_state
 
 RAFT = "raft"
 """The column family."""
@@ -61,7 +62,8 @@ class Replicas:
             for region_id, value in self._records(APPLY_START, APPLY_END, _APPLY_SUFFIX)
         }
         self._ids = {r for r, _ in self._records(_STATE_START, _STATE_END, _STATE_SUFFIX)}
-        self._made: list[Replica] = []
+        self._made: dict[int, Replica] = {}
+        self._fresh: list[Replica] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -80,7 +82,9 @@ class Replicas:
         return region_id in self._ids
 
     def load(self, region_id: int) -> Replica | None:
-        """One of those that were there at first, or None."""
+        """One of those that were there at first, or that a split has made; or None."""
+        if region_id in self._made:
+            return self._made[region_id]
         state_key, apply_key = region_state_key(region_id), apply_state_key(region_id)
         state = next(self._kv.records(RAFT, state_key, state_key + b"\0"), None)
         if state is None:
@@ -91,12 +95,13 @@ class Replicas:
     def add(self, replica: Replica) -> None:
         """Take in one that a split has made."""
         self._ids.add(replica.region.id)
-        self._made.append(replica)
+        self._made[replica.region.id] = replica
+        self._fresh.append(replica)
 
     def made(self) -> list[Replica]:
         """Those taken in since this was asked last."""
-        made, self._made = self._made, []
-        return made
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def write(self, replica: Replica) -> None:
         """Put one that has changed into the kv store, as it is now."""
@@ -129,10 +134,11 @@ class Replicas:
         replica = Replica(record.region, self._store_id, record.state)
         if record.HasField("merge_state"):
             replica.merge_state = record.merge_state
-        if apply_state is None:
-            replica.apply_state.applied_index = RAFT_INIT_LOG_INDEX
-        else:
-            replica.apply_state = _parse_apply_state(region_id, apply_state)
+        replica.apply_state = (
+            initial_apply_state()
+            if apply_state is None
+            else _parse_apply_state(region_id, apply_state)
+        )
         replica.applied = replica.apply_state.applied_index
         return replica
 

@@ -46,7 +46,7 @@ def find_stand(replica: Replica, log: RaftLog) -> Stand:
     apply_state = replica.apply_state
     raft_state = log.raft_local_state(region_id)
     if raft_state is None:
-        if apply_state.applied_index > RAFT_INIT_LOG_INDEX:
+        if max(apply_state.applied_index, apply_state.commit_index) > RAFT_INIT_LOG_INDEX:
             raise _lost(region_id, f"raft state doesn't exist, at apply index {replica.applied}")
         initial = RAFT_INIT_LOG_INDEX
         return Stand(replica.applied, initial, initial, initial, initial)
