@@ -69,6 +69,10 @@ _Steps = Generator[Any, None, None]
 """Work on one region. Yields such work on others that has to be done before it goes on."""
 
 
+class _AbsentError(CorruptionError):
+    """A merge's source is not there, unless a region whose turn is later splits it off."""
+
+
 class Applier:
     """Applies the logs of a store's regions."""
 
@@ -104,11 +108,8 @@ class Applier:
                 continue
             self._finish(self._begin(replica))
             progress = self._progress[region_id]
-            if (
-                not progress.entries
-                and not replica.is_changed
-                and not (self._later and progress.above)
-            ):
+            is_done = progress.trouble is None and not (self._later and progress.above)
+            if is_done and not progress.entries and not replica.is_changed:
                 # Most regions of a store have nothing to apply: they are not kept.
                 del self._progress[region_id]
                 yield progress
@@ -124,10 +125,22 @@ class Applier:
 
     def _apply_made(self) -> None:
         """Apply the logs of regions that splits have made, and so on."""
-        while made := self._replicas.made():
-            for replica in made:
+        done = -1
+        while True:
+            for replica in self._replicas.made():
                 if replica.region.id not in self._progress:
                     self._finish(self._begin(replica))
+            if self._replicas.has_made:
+                continue
+            every = self._progress.values()
+            waiting = [each for each in every if isinstance(each.trouble, _AbsentError)]
+            before, done = done, len(every) + sum(each.entries for each in every)
+            if not waiting or done == before:
+                return
+            for progress in waiting:
+                progress.trouble = None
+            for progress in waiting:
+                self._finish(self._go_on(progress))
 
     @staticmethod
     def _finish(steps: _Steps) -> None:
@@ -241,12 +254,14 @@ class Applier:
         if source_id not in self._progress:
             found = self._replicas.load(source_id)
             if found is None:
-                raise _damage(replica, entry, f"it merges region {source_id}, not on this store")
+                raise _AbsentError(
+                    str(_damage(replica, entry, f"it merges region {source_id}, not on this store"))
+                )
             yield self._begin(found)
         source = self._progress[source_id]
         yield self._go_on(source, merge)
         if source.trouble is not None:
-            raise CorruptionError(str(source.trouble))
+            raise type(source.trouble)(str(source.trouble))
         try:
             admin.commit_merge(replica, source.replica, merge)
         except ContradictionError as e:

@@ -65,9 +65,6 @@ class Replicas:
         self._made: dict[int, Replica] = {}
         self._fresh: list[Replica] = []
 
-    def __len__(self) -> int:
-        return len(self._ids)
-
     def at_first(self) -> Iterator[Replica]:
         """All that were there at first, one in memory at a time, by their region's id."""
         applied = self._records(APPLY_START, APPLY_END, _APPLY_SUFFIX)
@@ -97,6 +94,11 @@ class Replicas:
         self._ids.add(replica.region.id)
         self._made[replica.region.id] = replica
         self._fresh.append(replica)
+
+    @property
+    def has_made(self) -> bool:
+        """Whether there are any that `made` would give."""
+        return bool(self._fresh)
 
     def made(self) -> list[Replica]:
         """Those taken in since this was asked last."""
