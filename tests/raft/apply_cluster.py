@@ -307,10 +307,12 @@ class Local:
     def _add_stale(self, cluster: Cluster, region_id: int, part: Part) -> None:
         """Entries that another leader logged here, and that never were committed."""
         region = cluster.store.regions[region_id]
+        # The truth has even terms.
+        term = 1 + (part.log[-1][0] if part.log else 6)
         for version in range(region.version, max(0, region.version - 4), -1):
             put = ("put", "default", key_of(self.rng, region), b"never committed")
             command: Command = {"epoch": (region.conf, version), "writes": [put]}
-            part.log.append((1 + (part.log[-1][0] if part.log else 5), command))
+            part.log.append((term, command))
 
     def expected(self, mode: str) -> Store:
         """What must be found once the log is applied."""

@@ -72,6 +72,7 @@ def check_standings(found: list[Standing], expected: Store, local: Local) -> Non
     """Each region once, as it is; complete only where nobody else can know more."""
     standings = {standing.region_id: standing for standing in found}
     assert standings.keys() == expected.regions.keys()
+    assert len(standings) == len(found)
     for region in expected.regions.values():
         standing = standings[region.id]
         assert standing.trouble == ""
