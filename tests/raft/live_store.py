@@ -98,8 +98,10 @@ def main() -> None:
     while len(store.recyclable) < _SPARE_FILES:
         store.step()
     print("ready", flush=True)
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    # It would outgrow its readers if it never paused.
+    while not select.select([sys.stdin], [], [], 0.002)[0]:
         store.step()
+    store.step()
     store.families.clear()
     store.db.close()
 
