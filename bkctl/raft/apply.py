@@ -41,7 +41,7 @@ class Progress:
     """What came of a region: where it stood, how far its log was applied, and what it is now.
 
     `stand` is None where there was no log to apply. `trouble` says why not all could be applied
-    that had to be.
+    that had to be. Up to `agreed`, what was applied is what a merge carried.
     """
 
     replica: Replica
@@ -49,6 +49,7 @@ class Progress:
     entries: int = 0
     size: int = 0
     trouble: CorruptionError | None = None
+    agreed: int = 0
 
     def took(self, entry: eraftpb_pb2.Entry) -> None:
         """Count an entry that was applied."""
@@ -276,7 +277,7 @@ class Applier:
         """
         replica, carried = progress.replica, merge.entries
         if carried:
-            self._check_agreed(replica, stand, merge)
+            self._check_agreed(progress, stand, merge)
             own = min(max(stand.commit, carried[0].index - 1), stand.last_index, merge.commit)
             yield from self._apply_up_to(progress, stand, own)
         for entry in carried:
@@ -284,6 +285,7 @@ class Applier:
                 needed = self._take(progress, entry)
                 if needed is not None:
                     yield from self._merge(progress, needed, entry)
+                progress.agreed = replica.applied
         yield from self._apply_up_to(progress, stand, min(stand.last_index, merge.commit))
         if replica.applied < merge.commit:
             region_id = replica.region.id
@@ -293,9 +295,10 @@ class Applier:
                 "back up another replica"
             )
 
-    def _check_agreed(self, replica: Replica, stand: Stand, merge: _Merge) -> None:
+    def _check_agreed(self, progress: Progress, stand: Stand, merge: _Merge) -> None:
         """Raise CorruptionError if others were applied already than those that a merge carries."""
-        known = max(stand.commit, stand.applied)
+        replica = progress.replica
+        known = max(stand.commit, stand.applied, progress.agreed)
         for entry in merge.entries:
             if known < entry.index <= replica.applied and (
                 self._log.term_of(replica.region.id, entry.index) != entry.term
