@@ -224,6 +224,25 @@ def test_a_region_that_a_split_makes_can_be_merged_at_once() -> None:
     assert store.values() == {b"n": b"1"}
 
 
+def test_a_merge_that_had_to_wait_goes_on_where_it_was() -> None:
+    store = Logged()
+    middle = region(3, b"h", b"m")
+    for each in (region(1, b"", b"h"), RIGHT, middle):
+        store.region(each)
+    store.entries(2, admin("split", ([(b"t", 90, [901, 902])], True)))
+    store.entries(90, admin("prepare", 6, (1, 2)))
+    child = Region(90, b"m", b"t", 2, 3, peers(90))
+    inner = admin("merge", {"source": child, "commit": 6, "entries": []})
+    carried = store.entries(3, put(b"i", b"1"), inner, admin("prepare", 6, (1, 4)))
+    store.entries(3)
+    told = Region(3, b"h", b"t", 2, 5, middle.peers)
+    store.entries(1, admin("merge", {"source": told, "commit": 8, "entries": carried}))
+    progress = store.apply()
+    assert {store.trouble(region_id) for region_id in progress} == {""}
+    assert progress[1].replica.region.end_key == b"t"
+    assert store.values() == {b"i": b"1"}
+
+
 def test_a_split_makes_regions_that_are_in_no_flashback() -> None:
     store = Logged()
     store.region(region(1, b"", b"", flashback=7))

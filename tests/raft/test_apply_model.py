@@ -22,7 +22,7 @@ from bkctl.store.source import SourceOptions
 from tests.raft.apply_cluster import STATES, Cluster, Local, open_kv
 from tests.raft.apply_model import FAMILIES, OWN, Region, Store
 
-ROUNDS = int(os.environ.get("BKCTL_APPLY_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("BKCTL_APPLY_ROUNDS", "40"))
 MODES = ("committed", "committed", "all")
 
 
