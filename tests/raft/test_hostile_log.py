@@ -12,8 +12,10 @@ from rocksdict import Options, SstFileWriter
 from bkctl.proto import eraftpb_pb2, raft_cmdpb_pb2, raft_serverpb_pb2
 from bkctl.raft.applying import Applying, ApplyLog, PinLog
 from bkctl.raft.locate import EnginePlace
+from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
 from bkctl.store.raft_log_mode import RaftLogMode
+from bkctl.store.source import SourceOptions
 from tests.commands.console import process
 from tests.raft.apply_cluster import open_kv
 from tests.raft.apply_model import Command, Region, encode
@@ -186,3 +188,14 @@ def test_regions_that_claim_the_same_keys_are_not_backed_up_twice(tmp_path: Path
     assert shown.returncode == 1
     assert "1 overlap" in shown.stdout
     assert "Traceback" not in shown.stderr
+
+
+def test_a_region_that_comes_again_is_told_of_once(tmp_path: Path) -> None:
+    source = region(1, b"", b"m")
+    carried = [encode(6, 6, put(b"a", b"1")), encode(7, 6, admin("prepare", 6))]
+    # Its own log has nothing to apply, as is seen before another region merges it.
+    merge = merging(source, 7, *carried)
+    store = make_store(tmp_path / "s", [source, region(2, b"m", b"")], r1=[], r2=[merge])
+    with RaftSource(SourceOptions(store / "db")) as opened:
+        told = [(each.region_id, each.state, each.entries) for each in opened.standings]
+    assert sorted(told) == [(1, "tombstone", 2), (2, "normal", 1)]
