@@ -160,6 +160,8 @@ class _Election:
     def __init__(self, replayers: Sequence[RaftReplayer], *, allow_minority: bool) -> None:
         self._replayers, self._allow_minority = replayers, allow_minority
         self._applied: set[tuple[int, int]] = set()
+        # What each log ended with: of a replica that its log removes, that is not told any more.
+        self._logs: dict[tuple[int, int], tuple[int, int]] = {}
 
     def hold(self) -> dict[int, Choice]:
         """What is chosen in the end."""
@@ -187,6 +189,11 @@ class _Election:
     def _choose(
         self, surveys: Sequence[Sequence[Standing]], ids: Sequence[int]
     ) -> dict[int, Choice]:
+        for number, standings in enumerate(surveys):
+            for standing in standings:
+                if standing.last_term:
+                    log = standing.last_term, standing.last_index
+                    self._logs.setdefault((number, standing.region_id), log)
         return choose(surveys, ids, allow_minority=self._allow_minority)
 
     def _decided(self, choices: dict[int, Choice]) -> set[tuple[int, int]]:
@@ -202,16 +209,17 @@ class _Election:
         decided = self._decided(choices)
         for number, standings in enumerate(found):
             for standing in standings:
-                choice = choices.get(standing.region_id)
+                own, choice = (number, standing.region_id), choices.get(standing.region_id)
                 if (
-                    (number, standing.region_id) not in self._applied
-                    or (number, standing.region_id) in decided
+                    own not in self._applied
+                    or own in decided
                     or choice is None
                     or choice.best is None
                 ):
                     continue
                 term, index = choice.best.log
-                if standing.last_term != term or standing.last_index > index:
+                last_term, last_index = self._logs[own]
+                if last_term != term or last_index > index:
                     raise CorruptionError(
                         f"region {standing.region_id}: its peers changed while stores were down, "
                         f"and the log of the store named as number {number + 1} is not that of the "

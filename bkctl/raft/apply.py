@@ -159,7 +159,8 @@ class Applier:
         progress = self._progress[replica.region.id] = Progress(replica)
         try:
             replica.check_own_peer()
-            if replica.takes_entries:
+            if replica.has_log:
+                # Of one that takes no entries, too: its log may be the newest there is.
                 progress.stand = find_stand(replica, self._log)
         except CorruptionError as e:
             progress.trouble = e

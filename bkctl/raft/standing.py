@@ -110,9 +110,11 @@ def _completeness(progress: Progress) -> Completeness:
     replica, stand = progress.replica, progress.stand
     if progress.trouble is not None:
         return Completeness.BEHIND
+    if replica.lacks_data:
+        # A snapshot is under way, data is waited for, or none is held.
+        return Completeness.BEHIND
     if stand is None:
-        # Nothing was to be applied: a snapshot is under way, data is waited for, or none is held.
-        return Completeness.BEHIND if replica.lacks_data else Completeness.UNKNOWN
+        return Completeness.UNKNOWN
     if replica.applied < stand.commit:
         return Completeness.BEHIND
     is_complete = replica.is_sole_voter and replica.applied >= stand.last_index

@@ -1,0 +1,122 @@
+"""Judges by the model what bkctl made of its stores; knows nothing of how bkctl chooses.
+
+What is taken must have all that was decided; what is refused must be so with a reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tests.cluster.commands import Region, Write
+from tests.cluster.simulator import KEYS, Cluster
+
+_Records = Mapping[tuple[str, bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A region that is read: its encoded bounds, and what the view that it is read of holds."""
+
+    id: int
+    start: bytes
+    end: bytes
+    records: _Records
+
+    def has(self, key: bytes) -> bool:
+        return self.start <= key and (not self.end or key < self.end)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is wrong, and why regions were refused, by how many keys."""
+
+    wrong: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    unjust: list[int] = field(default_factory=list)
+    taken_keys: int = 0
+
+
+def judge(cluster: Cluster, hand: Sequence[int], taken: Sequence[Taken]) -> Verdict:
+    """Look at each key: who has it, and whether that is right."""
+    verdict = Verdict()
+    stores = set(hand)
+    tails = _tails(cluster, hand)
+    for key in KEYS:
+        own = [each for each in taken if each.has(key)]
+        region = next(
+            r.region for r in cluster.truth.replicas.values() if r.is_there and r.region.has(key)
+        )
+        if len(own) > 1:
+            verdict.wrong.append(f"key {key!r} is taken twice: {own[0].id}, {own[1].id}")
+        elif own:
+            verdict.taken_keys += 1
+            if not region.has_quorum(stores):
+                verdict.wrong.append(f"region {region.id} is taken, as {own[0].id}, of a minority")
+            verdict.wrong += _differences(cluster, key, own[0], tails)
+        else:
+            reason = _reason(cluster, region, hand)
+            verdict.reasons[reason or "none"] += 1
+            if not reason and region.id not in verdict.unjust:
+                verdict.unjust.append(region.id)
+    return verdict
+
+
+def _tails(cluster: Cluster, hand: Sequence[int]) -> dict[tuple[str, bytes], set[bytes | None]]:
+    """What logs at hand would write that was not decided."""
+    found: dict[tuple[str, bytes], set[bytes | None]] = {}
+    for number in hand:
+        for region_id, replica in cluster.stores[number].replicas.items():
+            applied = (
+                cluster.truth.replicas[region_id].applied
+                if (region_id in cluster.truth.replicas)
+                else 0
+            )
+            for at, entry in replica.entries.items():
+                if at > applied and isinstance(entry.command, Write):
+                    write = entry.command
+                    record = write.family, b"z" + write.key
+                    found.setdefault(record, set()).add(write.value)
+    return found
+
+
+def _differences(
+    cluster: Cluster, key: bytes, own: Taken, tails: Mapping[tuple[str, bytes], set[bytes | None]]
+) -> list[str]:
+    def of_key(records: _Records) -> dict[tuple[str, bytes], bytes]:
+        return {each: value for each, value in records.items() if each[1][1:-8] == key}
+
+    truth, view = of_key(cluster.truth.data), of_key(own.records)
+    return [
+        f"region {own.id}: {record} is {view.get(record)!r}, decided was {truth.get(record)!r}"
+        for record in truth.keys() | view.keys()
+        if view.get(record) != truth.get(record)
+        and view.get(record) not in tails.get(record, set())
+    ]
+
+
+def _reason(cluster: Cluster, region: Region, hand: Sequence[int]) -> str:
+    """Why a region need not be taken; empty if it ought to be."""
+    truth = cluster.truth.replicas
+    stores = set(hand)
+    if not region.has_quorum(stores):
+        return "no majority"
+    replicas = [
+        (number, replica)
+        for number in hand
+        if (replica := cluster.stores[number].replicas.get(region.id)) and replica.is_there
+    ]
+    voters = [
+        replica for number, replica in replicas if any(number in group for group in region.voters)
+    ]
+    newest = max((replica.log for replica in voters), default=(0, 0))
+    if voters and not any(r.has_data for r in voters if r.log == newest):
+        return "waits for a snapshot"
+    if any(
+        entry.is_admin and at > truth[region.id].applied
+        for _, replica in replicas
+        for at, entry in replica.entries.items()
+    ):
+        return "undecided changes"
+    return ""
