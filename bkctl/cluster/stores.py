@@ -15,7 +15,7 @@ from types import TracebackType
 
 from bkctl.cluster.choice import Choice, choose
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
-from bkctl.errors import CorruptionError, SourceError, UsageError
+from bkctl.errors import SourceError, UsageError
 from bkctl.raft.replayer import RaftReplayer
 from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
@@ -23,7 +23,7 @@ from bkctl.store.ident import StoreIdent
 from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.source import SourceOptions
 
-_ROUNDS, _ATTEMPTS = 16, 3
+_ATTEMPTS = 3
 
 
 class Stores:
@@ -155,13 +155,15 @@ class Stores:
 
 
 class _Election:
-    """Applies raft logs as far as the choice among replicas decides, until that does not change."""
+    """Applies raft logs as far as the choice among replicas decides, until that does not change.
+
+    What one choice decides ends where peers change: who decides the rest is chosen by the new ones.
+    """
 
     def __init__(self, replayers: Sequence[RaftReplayer], *, allow_minority: bool) -> None:
         self._replayers, self._allow_minority = replayers, allow_minority
-        self._applied: set[tuple[int, int]] = set()
-        # What each log ended with: of a replica that its log removes, that is not told any more.
-        self._logs: dict[tuple[int, int], tuple[int, int]] = {}
+        # By store and region the conf_ver of the peers who decided last.
+        self._decided: dict[tuple[int, int], int] = {}
 
     def hold(self) -> dict[int, Choice]:
         """What is chosen in the end."""
@@ -169,19 +171,17 @@ class _Election:
         ids = [ident.store_id for ident, _ in read]
         _check_idents([ident for ident, _ in read])
         choices = self._choose([standings for _, standings in read], ids)
-        for _ in range(_ROUNDS):
-            wanted = self._decided(choices)
-            self._applied |= wanted
+        self._decide(choices)
+        is_done = False
+        while not is_done:
             found = [
-                replayer.apply(frozenset(region for own, region in self._applied if own == number))
+                replayer.apply(
+                    {region: told for (own, region), told in self._decided.items() if own == number}
+                )
                 for number, replayer in enumerate(self._replayers)
             ]
             choices = self._choose(found, ids)
-            if self._decided(choices) <= self._applied:
-                break
-        else:
-            raise CorruptionError("the stores' raft logs change who decides without end")
-        self._check(choices, found)
+            is_done = not self._decide(choices)
         for replayer in self._replayers:
             replayer.finish()
         return choices
@@ -189,42 +189,21 @@ class _Election:
     def _choose(
         self, surveys: Sequence[Sequence[Standing]], ids: Sequence[int]
     ) -> dict[int, Choice]:
-        for number, standings in enumerate(surveys):
-            for standing in standings:
-                if standing.last_term:
-                    log = standing.last_term, standing.last_index
-                    self._logs.setdefault((number, standing.region_id), log)
         return choose(surveys, ids, allow_minority=self._allow_minority)
 
-    def _decided(self, choices: dict[int, Choice]) -> set[tuple[int, int]]:
-        return {
-            (number, choice.region_id)
-            for choice in choices.values()
-            if choice.has_majority or self._allow_minority
-            for number in choice.decided
-        }
-
-    def _check(self, choices: dict[int, Choice], found: Sequence[Sequence[Standing]]) -> None:
-        """Refuse a log that was taken for decided, and is not by what came of it."""
-        decided = self._decided(choices)
-        for number, standings in enumerate(found):
-            for standing in standings:
-                own, choice = (number, standing.region_id), choices.get(standing.region_id)
-                if (
-                    own not in self._applied
-                    or own in decided
-                    or choice is None
-                    or choice.best is None
-                ):
-                    continue
-                term, index = choice.best.log
-                last_term, last_index = self._logs[own]
-                if last_term != term or last_index > index:
-                    raise CorruptionError(
-                        f"region {standing.region_id}: its peers changed while stores were down, "
-                        f"and the log of the store named as number {number + 1} is not that of the "
-                        "peers that it has now; leave that store out"
-                    )
+    def _decide(self, choices: dict[int, Choice]) -> bool:
+        """Take in what is decided; tell whether that is more than before."""
+        is_more = False
+        for choice in choices.values():
+            if not (choice.has_majority or self._allow_minority):
+                continue
+            for number in choice.decided:
+                own = number, choice.region_id
+                if self._decided.get(own, -1) < choice.config.conf_ver:
+                    # It only grows, and not beyond what the logs hold: this comes to an end.
+                    self._decided[own] = choice.config.conf_ver
+                    is_more = True
+        return is_more
 
 
 def open_stores(

@@ -13,8 +13,8 @@ to tell of it. Requests come in this order, ApplyLog any number of times, each o
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +63,14 @@ class ReadLog:
 
 @dataclass(frozen=True, slots=True)
 class ApplyLog:
-    """Asks to apply it: to the end of those regions that are `decided` here, others by `mode`."""
+    """Asks to apply it: logs that are `decided` to their ends, others by `mode`.
+
+    `decided` has by region's id the conf_ver of the peers who decide. Once a log makes it greater,
+    it is others' turn to.
+    """
 
     mode: RaftLogMode
-    decided: frozenset[int] = frozenset()
+    decided: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +148,14 @@ class _Read:
         return Applier(self.kv, self._log, self._replicas(), passes, find).apply_all()
 
 
-def _deciding(usual: HowFar, decided: frozenset[int]) -> HowFar:
+
+def _deciding(usual: HowFar, decided: Mapping[int, int]) -> HowFar:
     """The same, but for those regions of which all of the log is decided."""
 
     def how_far(replica: Replica, stand: Stand) -> int:
-        return stand.last_index if replica.region.id in decided else usual(replica, stand)
+        region = replica.region
+        is_decided = region.region_epoch.conf_ver <= decided.get(region.id, -1)
+        return stand.last_index if is_decided else usual(replica, stand)
 
     return how_far
 

@@ -5,7 +5,7 @@ It loads neither RocksDB nor what reads a raft log: the process that it starts d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,11 +94,11 @@ class RaftReplayer:
         ident, *batches = self._ask(self._reading(tells=True))
         return ident, tuple(chain.from_iterable(batches))
 
-    def apply(self, decided: frozenset[int] = frozenset()) -> tuple[Standing, ...]:
-        """Apply the raft log, of the regions `decided` here all of it; give what came of each."""
+    def apply(self, decided: Mapping[int, int] | None = None) -> tuple[Standing, ...]:
+        """Apply the raft log, see ApplyLog for what is `decided`; give what came of each region."""
         from bkctl.raft.applying import ApplyLog
 
-        batches = self._ask(ApplyLog(self._mode, decided))
+        batches = self._ask(ApplyLog(self._mode, decided or {}))
         # Of a region that comes again, the last counts.
         found = {each.region_id: each for each in chain.from_iterable(batches)}
         self.standings = tuple(found.values())

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tests.cluster.commands import Region, Write
 from tests.cluster.simulator import KEYS, Cluster
+from tests.cluster.stores import Left
 
 _Records = Mapping[tuple[str, bytes], bytes]
 
@@ -38,11 +39,11 @@ class Verdict:
     taken_keys: int = 0
 
 
-def judge(cluster: Cluster, hand: Sequence[int], taken: Sequence[Taken]) -> Verdict:
+def judge(cluster: Cluster, lefts: Sequence[Left], taken: Sequence[Taken]) -> Verdict:
     """Look at each key: who has it, and whether that is right."""
     verdict = Verdict()
-    stores = set(hand)
-    tails = _tails(cluster, hand)
+    stores = {left.store.id for left in lefts}
+    tails = _tails(cluster, lefts)
     for key in KEYS:
         own = [each for each in taken if each.has(key)]
         region = next(
@@ -56,18 +57,18 @@ def judge(cluster: Cluster, hand: Sequence[int], taken: Sequence[Taken]) -> Verd
                 verdict.wrong.append(f"region {region.id} is taken, as {own[0].id}, of a minority")
             verdict.wrong += _differences(cluster, key, own[0], tails)
         else:
-            reason = _reason(cluster, region, hand)
+            reason = _reason(cluster, region, lefts)
             verdict.reasons[reason or "none"] += 1
             if not reason and region.id not in verdict.unjust:
                 verdict.unjust.append(region.id)
     return verdict
 
 
-def _tails(cluster: Cluster, hand: Sequence[int]) -> dict[tuple[str, bytes], set[bytes | None]]:
+def _tails(cluster: Cluster, lefts: Sequence[Left]) -> dict[tuple[str, bytes], set[bytes | None]]:
     """What logs at hand would write that was not decided."""
     found: dict[tuple[str, bytes], set[bytes | None]] = {}
-    for number in hand:
-        for region_id, replica in cluster.stores[number].replicas.items():
+    for left in lefts:
+        for region_id, replica in left.store.replicas.items():
             applied = (
                 cluster.truth.replicas[region_id].applied
                 if (region_id in cluster.truth.replicas)
@@ -96,26 +97,29 @@ def _differences(
     ]
 
 
-def _reason(cluster: Cluster, region: Region, hand: Sequence[int]) -> str:
+def _reason(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
     """Why a region need not be taken; empty if it ought to be."""
-    truth = cluster.truth.replicas
-    stores = set(hand)
+    truth = cluster.truth.replicas[region.id]
+    stores = {left.store.id for left in lefts}
     if not region.has_quorum(stores):
         return "no majority"
-    replicas = [
-        (number, replica)
-        for number in hand
-        if (replica := cluster.stores[number].replicas.get(region.id)) and replica.is_there
+    there = [
+        (left, replica)
+        for left in lefts
+        if (replica := left.store.replicas.get(region.id)) and replica.is_there
     ]
-    voters = [
-        replica for number, replica in replicas if any(number in group for group in region.voters)
-    ]
+    known = max((left.known.get(region.id, 0) for left, _ in there), default=0)
+    told = [each for at, each in cluster.history.get(region.id, []) if at <= known]
+    if told and not told[-1].has_quorum(stores):
+        return "change of peers not known to be committed"
+    every = set().union(*region.voters)
+    voters = [replica for left, replica in there if left.store.id in every]
     newest = max((replica.log for replica in voters), default=(0, 0))
     if voters and not any(r.has_data for r in voters if r.log == newest):
         return "waits for a snapshot"
     if any(
-        entry.is_admin and at > truth[region.id].applied
-        for _, replica in replicas
+        entry.is_admin and at > truth.applied
+        for _, replica in there
         for at, entry in replica.entries.items()
     ):
         return "undecided changes"

@@ -182,8 +182,8 @@ def apply_next(store: Store, replica: Replica) -> bool:
         for at in [at for at in replica.entries if at <= replica.truncated[0]]:
             del replica.entries[at]
     if isinstance(command, Commit):
-        source = store.replicas[command.source.id]
-        if source.state == "tombstone":
+        source = store.replicas.get(command.source.id)
+        if source is not None and source.state == "tombstone":
             bury(source)
     if replica.state == "tombstone":
         store.destroy(replica)

@@ -8,7 +8,7 @@ process does for that, it does here, on a kv store in memory.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,15 @@ CLUSTER_ID = 7
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a loss of power left of a store: its kv records, and its raft log in `folder`."""
+    """What a loss of power left of a store: its kv records, and its raft log in `folder`.
+
+    `known` is up to where the store knows of each region's log that it was committed.
+    """
 
     store: Store
     folder: Path
     records: dict[tuple[str, bytes], bytes]
+    known: dict[int, int]
 
 
 def lose_power(store: Store, folder: Path, rng: random.Random) -> Left:
@@ -53,19 +57,31 @@ def lose_power(store: Store, folder: Path, rng: random.Random) -> Left:
     engine = folder / "raft-engine"
     engine.mkdir(parents=True)
     file = FileWriter(engine, 1)
-    for replica in store.replicas.values():
+    known = {}
+    for region_id, replica in store.replicas.items():
         if replica.is_there:
-            _write_log(file, replica, rng)
+            _write_log(file, replica, commit := _written_commit(replica, rng))
+            known[region_id] = max(commit, _applied(records, region_id))
     file.write()
     FileWriter(engine, 1, "rewrite").write()
-    return Left(store, folder, records)
+    return Left(store, folder, records, known)
 
 
-def _write_log(file: FileWriter, replica: Replica, rng: random.Random) -> None:
-    state = raft_serverpb_pb2.RaftLocalState(last_index=replica.last)
-    state.hard_state.term = replica.term
+def _written_commit(replica: Replica, rng: random.Random) -> int:
     low = max(replica.floor, replica.truncated[0])
-    state.hard_state.commit = rng.choice((low, replica.commit, rng.randint(low, replica.commit)))
+    return rng.choice((low, replica.commit, rng.randint(low, replica.commit)))
+
+
+def _applied(records: dict[tuple[str, bytes], bytes], region_id: int) -> int:
+    key = b"\x01\x02" + region_id.to_bytes(8, "big") + b"\x03"
+    state = raft_serverpb_pb2.RaftApplyState()
+    state.ParseFromString(records.get(("raft", key), b""))
+    return max(state.applied_index, state.commit_index)
+
+
+def _write_log(file: FileWriter, replica: Replica, commit: int) -> None:
+    state = raft_serverpb_pb2.RaftLocalState(last_index=replica.last)
+    state.hard_state.term, state.hard_state.commit = replica.term, commit
     batch = Batch()
     entries = [replica.entries[at].proto for at in sorted(replica.entries)]
     if entries:
@@ -136,7 +152,7 @@ class Led:
             ident, *batches = self._ask(ReadLog(self._folder, self._folder, self._folder, True))
         return ident, tuple(standing for batch in batches for standing in batch)
 
-    def apply(self, decided: frozenset[int] = frozenset()) -> tuple[Standing, ...]:
+    def apply(self, decided: Mapping[int, int]) -> tuple[Standing, ...]:
         batches = self._ask(ApplyLog(RaftLogMode.COMMITTED, decided))
         return tuple(standing for batch in batches for standing in batch)
 
