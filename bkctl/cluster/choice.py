@@ -7,6 +7,11 @@ another (raft's log matching): they are decided to their ends, too.
 
 Which peers vote is in the log itself. So replicas are chosen by what they are before their logs are
 applied, and again by what came of that, until nothing changes (`bkctl.cluster.stores`).
+
+A peer that was removed from its store has taken its log with it: it is not at hand. One that the
+store has not made yet has none, and is. A region that is to be merged into another takes no writes,
+but the other does once it has it: so what it has counts only if the other's log tells that it is
+not merged yet.
 Source: the Raft paper, 5.4; TiKV's components/snap_recovery, which does the same.
 """
 
@@ -85,19 +90,47 @@ def choose(
         if not known:
             continue  # a split that is to come makes it, or it is gone
         config = max(known, key=_newness).standing
-        if config.is_gone and config.role != "none":
-            continue  # merged into another: its peers are gone with it
+        if config.is_merged:
+            continue
         choice = _choose(region_id, config, replicas, numbers)
         if choice.best is None and allow_minority:
             choice = _without_voters(choice, replicas)
         found[region_id] = choice
+    if not allow_minority:
+        for region_id, choice in found.items():
+            doubt = _doubt(choice, found, regions)
+            if doubt and not choice.unfit:
+                found[region_id] = replace(choice, unfit=doubt)
     return found
 
 
-def _newness(replica: Replica) -> tuple[int, int, bool]:
+def _newness(replica: Replica) -> tuple[int, int, bool, bool]:
     standing = replica.standing
     # Of one epoch, a record that says that it is over is the later one.
-    return standing.version, standing.conf_ver, standing.is_gone
+    return standing.version, standing.conf_ver, standing.is_merged, standing.is_gone
+
+
+def _doubt(
+    choice: Choice, choices: Mapping[int, Choice], regions: Mapping[int, Sequence[Replica]]
+) -> str:
+    """Why a region that is to be merged may be merged already; empty if it is known not to be."""
+    best = choice.best
+    if best is None or best.standing.state != "merging" or best.standing.merge_target is None:
+        return ""
+    target_id, version = best.standing.merge_target
+    target = choices.get(target_id)
+    text = f"it is to be merged into region {target_id}, and may have been:"
+    if target is None or target.best is None or target.unfit or not target.has_majority:
+        return f"{text} what became of that is not known"
+    if target.best.standing.version <= version:
+        return ""
+    # The target has changed. Its log was applied where this region's replica still waits for it?
+    there = any(
+        each.number == target.best.number
+        and (each.standing.state, each.standing.version) == ("merging", best.standing.version)
+        for each in regions[choice.region_id]
+    )
+    return "" if there else f"{text} that has changed since"
 
 
 def _choose(
@@ -109,7 +142,7 @@ def _choose(
         store_id
         for store_id in voters
         if (number := numbers.get(store_id)) is not None
-        and not (number in by_number and by_number[number].standing.trouble)
+        and (number not in by_number or _counts(by_number[number].standing, config, store_id))
     ]
     logs = [
         replica
@@ -124,6 +157,19 @@ def _choose(
     best = max(logs, key=lambda each: (each.log, each.standing.has_data, -each.number))
     decided = tuple(each.number for each in logs if each.log[0] == best.log[0])
     return Choice(region_id, config, best, decided, lacking, _unfit(best.standing))
+
+
+def _counts(standing: Standing, config: Standing, store_id: int) -> bool:
+    """Whether the log of a voter's peer is at hand, be it one that never had any."""
+    if standing.trouble:
+        return False
+    if not standing.is_gone:
+        return True
+    # Either that very peer was removed, or one before it, and this one is not made yet.
+    removed = standing.peer_on(store_id)
+    if removed:
+        return removed != config.peer_on(store_id)
+    return standing.conf_ver < config.conf_ver
 
 
 def _without_voters(choice: Choice, replicas: Sequence[Replica]) -> Choice:
@@ -146,7 +192,13 @@ def _lacking(
         there = sum(store_id in at_hand for store_id in voters)
         if voters and there * 2 <= len(voters):
             missing = [store_id for store_id in voters if store_id not in at_hand]
-            names = ", ".join(str(store_id) for store_id in missing)
+            names = ", ".join(
+                f"{store_id} (its replica was removed)"
+                if (replica := by_number.get(numbers.get(store_id, -1)))
+                and replica.standing.is_gone
+                else str(store_id)
+                for store_id in missing
+            )
             text = f"of its {len(voters)} voters {there} are at hand, fewer than a majority"
             return f"{text}; missing: store {names}"
     return "" if config.voters else "its record names no voters"

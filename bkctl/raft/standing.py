@@ -9,6 +9,7 @@ from enum import Enum
 from bkctl.errors import CorruptionError
 from bkctl.proto import metapb_pb2, raft_serverpb_pb2
 from bkctl.raft.apply import Progress
+from bkctl.raft.region import MERGING, TOMBSTONE, Replica
 
 
 class Completeness(str, Enum):
@@ -35,7 +36,9 @@ class Standing:
     tells. `trouble` says why the region cannot be read. Keys are encoded, without the `z`.
 
     `voters` are the stores that vote; while peers change jointly, those that will, and `outgoing`
-    those that did before. `state` is `absent` for a region that only the raft log knows.
+    those that did before. `peer_ids` are all peers' ids, by their stores'. `state` is `absent` for
+    a region that only the raft log knows. `merge_target` is what it merges into: id and version of
+    that region as they were when that was decided; of a tombstone, the region that has it now.
     """
 
     region_id: int
@@ -57,6 +60,8 @@ class Standing:
     size: int
     completeness: Completeness
     trouble: str
+    peer_ids: tuple[tuple[int, int], ...] = ()
+    merge_target: tuple[int, int] | None = None
 
     @property
     def above(self) -> int:
@@ -72,6 +77,15 @@ class Standing:
     def is_gone(self) -> bool:
         """Whether the region is no longer on this store."""
         return self.state == "tombstone"
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it is known that the region was merged into another."""
+        return self.is_gone and self.merge_target is not None
+
+    def peer_on(self, store_id: int) -> int:
+        """The id of the peer on a store, by this record; 0 if there is none."""
+        return next((peer for store, peer in self.peer_ids if store == store_id), 0)
 
 
 def standing_of(progress: Progress) -> Standing:
@@ -99,7 +113,16 @@ def standing_of(progress: Progress) -> Standing:
         size=progress.size,
         completeness=_completeness(progress),
         trouble="" if progress.trouble is None else str(progress.trouble),
+        peer_ids=tuple((peer.store_id, peer.id) for peer in region.peers),
+        merge_target=_merge_target(replica),
     )
+
+
+def _merge_target(replica: Replica) -> tuple[int, int] | None:
+    if replica.merge_state is None or replica.state not in (MERGING, TOMBSTONE):
+        return None
+    target = replica.merge_state.target
+    return target.id, target.region_epoch.version
 
 
 def _stores(region: metapb_pb2.Region, *roles: metapb_pb2.PeerRole) -> tuple[int, ...]:
