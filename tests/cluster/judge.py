@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.cluster.commands import Region, Write
+from tests.cluster.commands import Change, Compact, Region, Write, changed
 from tests.cluster.simulator import KEYS, Cluster
 from tests.cluster.stores import Left
 
@@ -109,18 +109,44 @@ def _reason(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
         if (replica := left.store.replicas.get(region.id)) and replica.is_there
     ]
     known = max((left.known.get(region.id, 0) for left, _ in there), default=0)
-    told = [each for at, each in cluster.history.get(region.id, []) if at <= known]
+    told = [each for at, each in cluster.history[region.id] if at <= known]
     if told and not told[-1].has_quorum(stores):
-        return "change of peers not known to be committed"
+        return "a change of peers is not known to be committed"
     every = set().union(*region.voters)
     voters = [replica for left, replica in there if left.store.id in every]
     newest = max((replica.log for replica in voters), default=(0, 0))
     if voters and not any(r.has_data for r in voters if r.log == newest):
         return "waits for a snapshot"
-    if any(
-        entry.is_admin and at > truth.applied
+    tail = [
+        entry
         for _, replica in there
         for at, entry in replica.entries.items()
-    ):
+        if at > truth.applied and entry.fits(region)
+    ]
+    for entry in tail:
+        if isinstance(entry.command, Change):
+            after = changed(region, entry.command)
+            if after is not None and not after.has_quorum(stores):
+                return "a change of peers may have been made"
+    if any(entry.is_admin and not isinstance(entry.command, Compact) for entry in tail):
         return "undecided changes"
-    return ""
+    return _reason_of_others(cluster, region, lefts)
+
+
+def _reason_of_others(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
+    """Why the region that this one was made of, or is to be merged into, need not be taken."""
+    truth = cluster.truth.replicas
+    if not any(("raft", _state_key(region.id)) in left.records for left in lefts):
+        parent = cluster.parents.get(region.id)
+        why = "" if parent is None else _reason(cluster, truth[parent].region, lefts)
+        return why and "was not made at hand by its parent's log"
+    target = truth[region.id].merge
+    if target is None:
+        return ""
+    into = truth[target[1].id]
+    why = "gone" if not into.is_there else _reason(cluster, into.region, lefts)
+    return why and "may be merged"
+
+
+def _state_key(region_id: int) -> bytes:
+    return b"\x01\x03" + region_id.to_bytes(8, "big") + b"\x01"

@@ -47,6 +47,7 @@ class Cluster:
         self.next_id, self.ts = 100, 1000
         self.stores = {number: Store(number) for number in range(1, rng.choice((3, 4, 5)) + 1)}
         self.truth = Store(TRUTH)
+        self.parents: dict[int, int] = {}
         # What each region was from an index on, as was decided.
         self.history: dict[int, list[tuple[int, Region]]] = {}
         self.leads: dict[tuple[int, int], Lead] = {}
@@ -245,7 +246,9 @@ class Cluster:
             before = truth.region
             assert apply_next(self.truth, truth), "a merge was decided before its source's end"
             for region_id, each in self.truth.replicas.items():
-                self.history.setdefault(region_id, [(5, each.region)])
+                if region_id not in self.history:
+                    self.history[region_id] = [(5, each.region)]
+                    self.parents[region_id] = before.id
             if truth.region != before:
                 self.history[before.id].append((index, truth.region))
 
