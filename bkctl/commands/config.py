@@ -125,6 +125,8 @@ def _defaults(ctx: typer.Context, path: Path, document: dict[str, Any]) -> dict[
                     for_one[known.name] = checked
             continue
         known = _find(path, key, key, everywhere)
+        # Of options of one name, some take several values.
+        known = here.get(key.replace("_", "-"), known)
         checked = _checked(path, key, known, value)
         if known.name in {option.name for option in here.values()}:
             for_all[known.name] = checked

@@ -148,7 +148,6 @@ class _Read:
         return Applier(self.kv, self._log, self._replicas(), passes, find).apply_all()
 
 
-
 def _deciding(usual: HowFar, decided: Mapping[int, int]) -> HowFar:
     """The same, but for those regions of which all of the log is decided."""
 

@@ -19,10 +19,10 @@ _TOLD = """
 import os, sys
 os.umask(int(os.environ["UMASK"], 8))
 from bkctl.merge import worker as merge_worker
+from bkctl.raft import replayer
 from bkctl.restore import build
 from bkctl.sst import writer
 from bkctl.storage import local
-from bkctl.store import source
 
 def look():
     with open(os.environ["TOLD"], "a") as told:
@@ -48,7 +48,7 @@ watch(writer.SstWriter, "finish")
 watch(local.LocalStorage, "save_file")
 watch(local.LocalStorage, "create")
 watch(local.LocalStorage, "write")
-watch(source, "flush_logs")
+watch(replayer.RaftReplayer, "replay")
 watch(merge_worker, "build_layers")
 watch(build.Workshop, "build")
 from bkctl.__main__ import main

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -159,14 +161,32 @@ def test_a_locked_repository_is_told(night: Night) -> None:
     assert night.value("last_run_exit_code") == 6
 
 
+@contextmanager
+def waiting(
+    *program: str, night: Night, given: tuple[object, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+    """A backup that waits for its region map, which is to be written into what is given."""
+    theirs, ours = os.pipe()
+    command = night.command("--name", "b", "--region-map", f"/dev/fd/{theirs}", *given)
+    running = subprocess.Popen(
+        [*program, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=alone(),
+        pass_fds=(theirs,),
+    )
+    os.close(theirs)
+    with open(ours, "w") as region_map:
+        # More than a pipe holds: this is over once it is being read.
+        region_map.write(" " * (1 << 18))
+        region_map.flush()
+        yield running, region_map
+
+
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_told_as_a_failure(signum: signal.Signals, code: int, night: Night) -> None:
-    ready = night.base / "ready"
-    os.mkfifo(ready)
     # The region map comes when the signal has come.
-    command = [sys.executable, "-m", "bkctl", *night.command("--name", "b", "--region-map", ready)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=alone())
-    with ready.open("w") as region_map:
+    with waiting(sys.executable, "-m", "bkctl", night=night) as (running, region_map):
         running.send_signal(signum)
         region_map.write(process("regions", "--db", night.store.path).stdout)
     _, err = running.communicate(timeout=60)
@@ -178,13 +198,9 @@ def test_a_signal_is_told_as_a_failure(signum: signal.Signals, code: int, night:
 
 
 def test_what_runs_in_the_background_hears_no_ctrl_c(night: Night) -> None:
-    ready = night.base / "ready"
-    os.mkfifo(ready)
     # What a shell does to "bkctl ... &" in a script.
     ignoring = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-m", "bkctl")
-    command = [*ignoring, *night.command("--name", "b", "--region-map", ready)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=alone())
-    with ready.open("w") as region_map:
+    with waiting(*ignoring, night=night) as (running, region_map):
         running.send_signal(signal.SIGINT)
         region_map.write(process("regions", "--db", night.store.path).stdout)
     _, err = running.communicate(timeout=60)
@@ -226,15 +242,9 @@ def test_metrics_that_fail_at_the_end_leave_the_backup_published(night: Night) -
     folder = night.base / "textfile"
     folder.mkdir()
     # Its region map comes when the metrics' place has been looked at.
-    ready = night.base / "ready"
-    os.mkfifo(ready)
-    command = night.command(
-        "--name", "b", "--region-map", ready, "--metrics-file", folder / "bkctl.prom"
-    )
-    running = subprocess.Popen(
-        [sys.executable, "-m", "bkctl", *command], stderr=subprocess.PIPE, text=True, env=alone()
-    )
-    with ready.open("w") as region_map:
+    program = (sys.executable, "-m", "bkctl")
+    given = ("--metrics-file", folder / "bkctl.prom")
+    with waiting(*program, night=night, given=given) as (running, region_map):
         folder.rmdir()
         region_map.write(process("regions", "--db", night.store.path).stdout)
     _, err = running.communicate(timeout=60)

@@ -219,7 +219,7 @@ def test_the_cronjob_is_of_one_piece(tmp_path: Path) -> None:
     path = tmp_path / "bkctl.toml"
     path.write_text(config["data"]["bkctl.toml"])
     parsed = load("backup", path)
-    assert parsed["db"] == mounts["store"]["mountPath"]
+    assert parsed["db"] == [mounts["store"]["mountPath"]]
     assert parsed["work_dir"] == mounts["work"]["mountPath"]
     assert parsed["metrics_file"].startswith(mounts["metrics"]["mountPath"])
     key_file = f"{mounts['gcs']['mountPath']}/{next(iter(secret['stringData']))}"

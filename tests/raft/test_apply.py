@@ -50,6 +50,9 @@ class DictKv:
             return iter([(start_key, kv[start_key])] if start_key in kv else [])
         return ((key, kv[key]) for key in sorted(kv) if start_key <= key < end_key)
 
+    def finish(self) -> None:
+        pass
+
     def has_family(self, family: str) -> bool:
         return family in self.kv
 

@@ -13,7 +13,7 @@ import pytest
 from rocksdict import Rdict
 
 from bkctl.proto import raft_serverpb_pb2
-from bkctl.raft.applying import Applying, ApplyLog, PinLog
+from bkctl.raft.applying import Applying, ApplyLog, Finish, PinLog, ReadLog
 from bkctl.raft.locate import find_raft_log
 from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
@@ -93,6 +93,15 @@ def read(path: Path) -> dict[str, dict[bytes, bytes]]:
     return found
 
 
+def apply_log(applying: Applying, store: Path, mode: RaftLogMode) -> list[Standing]:
+    """Apply the pinned log to its end; what is told of the regions."""
+    reading = ReadLog(store / "db", store / "db", store / "import", tells=False)
+    assert not [*applying(reading)]
+    told = [each for batch in applying(ApplyLog(mode)) for each in batch]
+    assert not [*applying(Finish())]
+    return told
+
+
 def _pairs(family: Rdict) -> dict[bytes, bytes]:
     found = {}
     for key, value in family.items():
@@ -110,8 +119,7 @@ def test_logs_are_applied_as_a_model_applies_them(tmp_path: Path) -> None:
         assert place is not None
         applying = Applying()
         assert [*applying(PinLog(place, folder, seed % 5 == 0, False))] == []
-        request = ApplyLog(folder / "db", folder / "db", folder / "import", RaftLogMode(mode))
-        told = [standing for batch in applying(request) for standing in batch]
+        told = apply_log(applying, folder, RaftLogMode(mode))
         expected = local.expected(mode)
         try:
             check(read(folder / "db"), expected)

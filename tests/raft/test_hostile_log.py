@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from rocksdict import Options, SstFileWriter
 
 from bkctl.proto import eraftpb_pb2, raft_cmdpb_pb2, raft_serverpb_pb2
-from bkctl.raft.applying import Applying, ApplyLog, PinLog
+from bkctl.raft.applying import Applying, ApplyLog, Finish, PinLog, ReadLog
 from bkctl.raft.locate import EnginePlace
 from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
@@ -63,8 +64,10 @@ def apply(store: Path, mode: str = "committed") -> dict[int, Standing]:
     """Apply its log in this process; what is told of each region."""
     applying = Applying()
     assert not [*applying(PinLog(EnginePlace((store / "raft-engine",)), store, False, False))]
-    request = ApplyLog(store / "db", store / "db", store / "import", RaftLogMode(mode))
-    return {each.region_id: each for batch in applying(request) for each in batch}
+    assert not [*applying(ReadLog(store / "db", store / "db", store / "import", tells=False))]
+    told = {each.region_id: each for each in chain(*applying(ApplyLog(RaftLogMode(mode))))}
+    assert not [*applying(Finish())]
+    return told
 
 
 def whole() -> Region:
