@@ -61,6 +61,7 @@ def write_checkpoint(storage: Storage, backup_name: str, finished: FinishedRange
                 "primary": lock.primary.hex(),
                 "start_ts": lock.start_ts,
                 "commit_ts": lock.commit_ts,
+                **({"presumed": True} if lock.is_presumed else {}),
             }
             for lock in finished.decided_locks
         ],
@@ -123,6 +124,7 @@ def _parse(data: bytes) -> FinishedRange:
                     bytes.fromhex(lock["primary"]),
                     int(lock["start_ts"]),
                     None if lock["commit_ts"] is None else int(lock["commit_ts"]),
+                    bool(lock.get("presumed")),
                 )
                 for lock in document.get("decided_locks", ())
             ),

@@ -52,6 +52,11 @@ class Fields:
             return tuple(map(str, values))
         return self._refuse(name, "a list of texts")
 
+    def flag(self, name: str) -> bool:
+        """True or false; false where there is none."""
+        value = self._fields.get(name, False)
+        return value if isinstance(value, bool) else self._refuse(name, "true or false")
+
     def counts(self, name: str) -> tuple[int, ...]:
         """A list of whole numbers."""
         values = tuple(self._values(name))

@@ -9,7 +9,8 @@
      "uncovered": [{"start_key", "end_key", "region_id", "reason"}...],
      "replicas": [see `bkctl.archive.replica`...], "minority": [region ids...], "notes": [texts...],
      "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
-     "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}...], "backupmeta_sha256"}
+     "decided_locks": [{"key", "primary", "start_ts", "commit_ts", "presumed"}...],
+     "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
 3339 in UTC. Readers skip fields they do not know; those from `covered` on may be missing.
@@ -17,7 +18,8 @@ Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, 
 and does not; without `covered`, nobody wrote it down. `replicas` tell of each region that was read
 what is known of its replica. `minority` are regions of which fewer than a majority of voters were
 at hand: what they lack, nobody knows. `notes` are for people. Decided locks are those of
-transactions whose end the store knew: `commit_ts` is null if rolled back.
+transactions whose end the store knew: `commit_ts` is null if rolled back. Those
+`presumed` are of transactions that nobody can end any more, as the cluster is dead.
 `merged_from` names the backups that a merged one was made of, oldest first.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
 the bytes of backupmeta.
@@ -155,6 +157,7 @@ class Report:
                     "primary": _hex(lock.primary),
                     "start_ts": lock.start_ts,
                     "commit_ts": lock.commit_ts,
+                    **({"presumed": True} if lock.is_presumed else {}),
                 }
                 for lock in self.decided_locks
             ],
@@ -245,6 +248,7 @@ class Report:
                     lock.key("primary"),
                     lock.count("start_ts"),
                     lock.optional_count("commit_ts"),
+                    is_presumed=lock.flag("presumed"),
                 )
                 for lock in fields.objects("decided_locks")
             ),

@@ -14,9 +14,11 @@ from bkctl.backup.opening import open_request
 from bkctl.backup.parts import left_of, span_of, whole_of
 from bkctl.backup.planning import plan_reads
 from bkctl.backup.request import BackupRequest
+from bkctl.backup.routes import write_routes
 from bkctl.backup.run import BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
+from bkctl.cluster.regions import ClusterRegions
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
 from bkctl.regions.plan import BackupRange, Plan
@@ -59,7 +61,8 @@ def _staging(job: Job) -> Iterator[Path]:
 
 def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
     request, stores = job.request, job.stores
-    storage = request.storage
+    storage, chosen = request.storage, stores.regions
+    decides = request.resolve_locks and not request.is_raw
     if request.rate_limit is not None:
         limit = RateLimit(request.rate_limit, stores.first.db_dir.parent / "rate-limit")
         storage = dataclasses.replace(storage, rate_limit=limit)
@@ -75,9 +78,24 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         name=job.name,
         staging=staging,
         decides_locks=request.resolve_locks,
+        routes=_routes(job, chosen) if decides and chosen and stores.is_final else None,
         cipher=request.cipher,
         api_version=stores.ident.api_version,
     )
+
+
+def _routes(job: Job, chosen: ClusterRegions) -> Path:
+    """Where the keys of all regions count, be they asked for or not."""
+    lacking = {*chosen.minority, *chosen.refused}
+    numbers = chosen.numbers
+    ranges = [
+        BackupRange(
+            *(region, region.start_key, region.end_key), is_raw=False, view=numbers[region.id]
+        )
+        for region in chosen.region_map.regions
+        if region.id in numbers and region.id not in lacking
+    ]
+    return write_routes(job.stores.first.db_dir.parent, ranges)
 
 
 def _run(job: Job, task: BackupTask, ranges: Sequence[BackupRange], crew: Crew) -> RunResult:

@@ -42,7 +42,8 @@ class BackupTask:
 
     A range is read in the one of `views` whose number it has. `family` is the column family of raw
     mode. Files are made in `staging` and saved under `name`/. With `decides_locks`, locks whose
-    transactions' ends the views tell do not block. With `cipher` files are encrypted.
+    transactions' ends the views tell do not block; `routes` (`bkctl.backup.routes`) are given where
+    the cluster is dead, so that all have an end. With `cipher` files are encrypted.
     `api_version` tells how raw pairs are laid out.
     """
 
@@ -57,6 +58,7 @@ class BackupTask:
     name: str
     staging: Path
     decides_locks: bool = False
+    routes: Path | None = None
     cipher: Cipher | None = None
     api_version: int = API_V1
 

@@ -14,6 +14,7 @@ from typing import Any
 from bkctl.archive.checkpoint import FinishedRange, write_checkpoint
 from bkctl.archive.meta import BackupFile
 from bkctl.backup.ranges import Advance, backup_range
+from bkctl.backup.routes import Routes
 from bkctl.backup.saver import PendingRange, Saver
 from bkctl.backup.task import (
     BackupTask,
@@ -77,7 +78,15 @@ class _Opened:
                     self._deciding[number] = Database(view.deciding_dir, view.source)
                 yield self._deciding[number]
 
-        return LockDecider(open_stores)
+        if task.routes is None:
+            return LockDecider(open_stores)
+        routes = Routes(task.routes)
+
+        def home(raw_key: bytes) -> Database | None:
+            number = routes.view_of(raw_key)
+            return None if number is None else list(open_stores())[number]
+
+        return LockDecider(open_stores, home)
 
     def close(self) -> None:
         if self._saver is not None:

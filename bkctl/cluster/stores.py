@@ -118,6 +118,11 @@ class Stores:
             return None
         return cluster_regions(self.choices, self.sources, allow_minority=self._allow_minority)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can be written to these regions any more: no store of them runs."""
+        return self.choices is not None and not any(source.is_live for source in self.sources)
+
     def chosen(self) -> dict[int, tuple[int, str]] | None:
         """By region the id of the store that was chosen, and why; None without a choice."""
         if self.choices is None:

@@ -42,10 +42,13 @@ Example:
 Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
 was started; 3 some ranges failed, nothing is published, what is finished is
 kept for --resume; 4 the same, all of them on locked keys; 6 another run holds
-the repository's lock, nothing was started; 129/130/143 interrupted.
+the repository's lock, nothing was started; 7 published, but of some regions
+fewer than a majority of voters were at hand (--allow-minority); 129/130/143
+interrupted.
 """
 
 _MAX_SHOWN = 20
+_MINORITY = 7
 
 BatchSize = Annotated[
     int,
@@ -298,6 +301,8 @@ def _run(
     if report.errors:
         kinds = {error.kind for error in report.errors}
         raise typer.Exit(4 if kinds == {"key_is_locked"} else 3)
+    if report.minority:
+        raise typer.Exit(_MINORITY)
 
 
 def _print_summary(report: Report) -> None:
@@ -320,6 +325,9 @@ def _print_summary(report: Report) -> None:
     if report.decided_locks:
         count = format_count(len(report.decided_locks), "lock")
         page.line(f"  locks   {count} decided by their transactions, listed in report.json")
+        if presumed := sum(lock.is_presumed for lock in report.decided_locks):
+            count = format_count(presumed, "lock")
+            page.line(f"          {count} of transactions that nobody can end any more")
 
 
 def _log_fields(request: BackupRequest) -> dict[str, object]:
@@ -344,6 +352,14 @@ def _log(report: Report) -> None:
         _log_uncovered(report)
     if report.replicas:
         _log_replicas(report)
+    if report.minority:
+        count = len(report.minority)
+        message = (
+            f"of {count:,} {'region' if count == 1 else 'regions'} fewer than a majority of voters "
+            "were at hand: what they lack of acknowledged writes, nobody knows; see minority in "
+            "report.json"
+        )
+        log.warning("minority", message, regions=count)
     for error in report.errors[:_MAX_SHOWN]:
         log.error(
             "range_error",

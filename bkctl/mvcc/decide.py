@@ -2,7 +2,8 @@
 
 As TiKV does before it resolves a lock, the records of the primary are searched for the lock's
 start_ts. Found there, the transaction's end is final, whatever else the store lacks; not found,
-it is undecided here: the primary is locked itself, or is kept by another store.
+it is undecided here: the primary is locked itself, or is kept by another store. Where the whole
+of a dead cluster is at hand, nothing is undecided (`presume`).
 
 A value committed at or below the snapshot's timestamp counts with that commit_ts, though no write
 record says so yet. Source: TiKV's `get_txn_commit_record`, `check_txn_status`.
@@ -27,6 +28,7 @@ from bkctl.mvcc.keys import (
     versioned_key,
 )
 from bkctl.mvcc.lock import DELETE, PUT, DecidedLock, Lock, parse_lock
+from bkctl.mvcc.presume import End, Home, presume_end
 from bkctl.mvcc.write import ROLLBACK, parse_write
 from bkctl.store.database import Database
 from bkctl.store.scan import Scan
@@ -41,9 +43,12 @@ Record = tuple[bytes, bytes]
 class LockDecider:
     """Decides locks by the stores that `open_stores` opens when a lock asks for them."""
 
-    def __init__(self, open_stores: Callable[[], Iterable[Database]]) -> None:
-        self._open_stores = open_stores
-        self._known: dict[tuple[bytes, int], int | None] = {}
+    def __init__(
+        self, open_stores: Callable[[], Iterable[Database]], home: Home | None = None
+    ) -> None:
+        """`home` is given where the cluster is dead: transactions without an end get one."""
+        self._open_stores, self._home = open_stores, home
+        self._known: dict[tuple[bytes, int], tuple[int | None, bool]] = {}
 
     def decide(self, raw_key: bytes, lock: Lock) -> DecidedLock | None:
         """What became of a lock's transaction; None where this store does not tell."""
@@ -51,12 +56,18 @@ class LockDecider:
         if asked not in self._known:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            ends = (_find_end(database, *asked) for database in self._open_stores())
-            found = next((end for end in ends if end is not None), None)
+            found, is_presumed = self._find_end(*asked), False
+            if found is None and self._home is not None:
+                found, is_presumed = presume_end(*asked, self._home, self._find_end), True
             if found is None:
                 return None
-            self._known[asked] = found[0]
-        return DecidedLock(raw_key, lock.primary, lock.start_ts, self._known[asked])
+            self._known[asked] = found[0], is_presumed
+        commit_ts, is_presumed = self._known[asked]
+        return DecidedLock(raw_key, lock.primary, lock.start_ts, commit_ts, is_presumed)
+
+    def _find_end(self, primary: bytes, start_ts: int) -> End | None:
+        ends = (_find_end(database, primary, start_ts) for database in self._open_stores())
+        return next((end for end in ends if end is not None), None)
 
     def why_undecided(self, lock: Lock) -> str:
         """Say why `decide` gave None."""
@@ -68,7 +79,7 @@ class LockDecider:
         return "this store holds no trace of its primary, which another store decides"
 
 
-def _find_end(database: Database, primary: bytes, start_ts: int) -> tuple[int | None] | None:
+def _find_end(database: Database, primary: bytes, start_ts: int) -> End | None:
     """(commit_ts, or None if rolled back) of the transaction; None if it has no record here."""
     first = versioned_key(primary, MAX_TS)
     last = first[:-TS_SIZE] + encode_ts(start_ts)

@@ -24,7 +24,10 @@ _TYPES = frozenset(b"PDLSH")
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A parsed lock; `primary` is a raw user key, `ttl` in milliseconds."""
+    """A parsed lock; `primary` is a raw user key, `ttl` in milliseconds.
+
+    `secondaries` are all other keys of the transaction, in the primary's lock of an async commit.
+    """
 
     lock_type: int
     primary: bytes
@@ -33,6 +36,7 @@ class Lock:
     short_value: bytes | None = None
     min_commit_ts: int = 0
     use_async_commit: bool = False
+    secondaries: tuple[bytes, ...] = ()
 
     def blocks(self, raw_key: bytes, end_ts: int) -> bool:
         """Whether a snapshot at `end_ts` cannot know what this lock's key holds."""
@@ -48,13 +52,15 @@ class Lock:
 class DecidedLock:
     """A lock whose transaction's end is known: raw user keys, TSOs.
 
-    `commit_ts` is None where the transaction was rolled back.
+    `commit_ts` is None where the transaction was rolled back. One that is presumed has no record:
+    its cluster is dead, and nobody can end it otherwise (`bkctl.mvcc.presume`).
     """
 
     key: bytes
     primary: bytes
     start_ts: int
     commit_ts: int | None
+    is_presumed: bool = False
 
 
 def parse_lock(value: bytes) -> Lock:
@@ -82,6 +88,7 @@ def parse_lock(value: bytes) -> Lock:
         fields.short_value,
         fields.min_commit_ts,
         fields.use_async_commit,
+        tuple(fields.secondaries),
     )
 
 
@@ -92,6 +99,7 @@ class _Fields:
         self.short_value: bytes | None = None
         self.min_commit_ts = 0
         self.use_async_commit = False
+        self.secondaries: list[bytes] = []
 
     def read(self, value: bytes, flag: int, pos: int) -> int | None:
         """Read one field; where the next begins, or None for a newer TiKV's field."""
@@ -111,7 +119,9 @@ class _Fields:
                 length = 8
                 if flag == 0x61:
                     length, pos = decode_zigzag(value, pos)
-                _bytes(value, pos, length)
+                found = _bytes(value, pos, length)
+                if flag == 0x61:
+                    self.secondaries.append(found)
                 pos += length
             return pos
         if flag == 0x6C:  # l
