@@ -97,11 +97,20 @@ def choose(
             choice = _without_voters(choice, replicas)
         found[region_id] = choice
     if not allow_minority:
-        for region_id, choice in found.items():
-            doubt = _doubt(choice, found, regions)
-            if doubt and not choice.unfit:
-                found[region_id] = replace(choice, unfit=doubt)
+        _add_doubts(found, regions)
     return found
+
+
+def _add_doubts(found: dict[int, Choice], regions: Mapping[int, Sequence[Replica]]) -> None:
+    """Declare those unfit that may have been merged into others, and what may be in those."""
+    is_more = True
+    while is_more:
+        is_more = False
+        for region_id, choice in found.items():
+            doubt = "" if choice.unfit else _doubt(choice, found, regions)
+            if doubt:
+                found[region_id] = replace(choice, unfit=doubt)
+                is_more = True
 
 
 def _newness(replica: Replica) -> tuple[int, int, bool, bool]:
@@ -124,10 +133,11 @@ def _doubt(
         return f"{text} what became of that is not known"
     if target.best.standing.version <= version:
         return ""
-    # The target has changed. Its log was applied where this region's replica still waits for it?
+    # The target has changed since. Had its log merged them, this region were gone on that store.
     there = any(
         each.number == target.best.number
-        and (each.standing.state, each.standing.version) == ("merging", best.standing.version)
+        and not each.standing.is_gone
+        and each.standing.state != "absent"
         for each in regions[choice.region_id]
     )
     return "" if there else f"{text} that has changed since"

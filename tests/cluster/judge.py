@@ -97,8 +97,12 @@ def _differences(
     ]
 
 
-def _reason(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
+def _reason(
+    cluster: Cluster, region: Region, lefts: Sequence[Left], seen: tuple[int, ...] = ()
+) -> str:
     """Why a region need not be taken; empty if it ought to be."""
+    if region.id in seen:
+        return ""
     truth = cluster.truth.replicas[region.id]
     stores = {left.store.id for left in lefts}
     if not region.has_quorum(stores):
@@ -130,21 +134,23 @@ def _reason(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
                 return "a change of peers may have been made"
     if any(entry.is_admin and not isinstance(entry.command, Compact) for entry in tail):
         return "undecided changes"
-    return _reason_of_others(cluster, region, lefts)
+    return _reason_of_others(cluster, region, lefts, (*seen, region.id))
 
 
-def _reason_of_others(cluster: Cluster, region: Region, lefts: Sequence[Left]) -> str:
+def _reason_of_others(
+    cluster: Cluster, region: Region, lefts: Sequence[Left], seen: tuple[int, ...]
+) -> str:
     """Why the region that this one was made of, or is to be merged into, need not be taken."""
     truth = cluster.truth.replicas
     if not any(("raft", _state_key(region.id)) in left.records for left in lefts):
         parent = cluster.parents.get(region.id)
-        why = "" if parent is None else _reason(cluster, truth[parent].region, lefts)
+        why = "" if parent is None else _reason(cluster, truth[parent].region, lefts, seen)
         return why and "was not made at hand by its parent's log"
     target = truth[region.id].merge
     if target is None:
         return ""
     into = truth[target[1].id]
-    why = "gone" if not into.is_there else _reason(cluster, into.region, lefts)
+    why = "gone" if not into.is_there else _reason(cluster, into.region, lefts, seen)
     return why and "may be merged"
 
 

@@ -94,7 +94,10 @@ def write_rocksdb(left: Left) -> Path:
     """The same store with its kv RocksDB, as a data directory."""
     families = {name: rocksdict.Options(raw_mode=True) for name in FAMILIES[1:]}
     path = left.folder / "db"
-    db = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True), column_families=families)
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    db = rocksdict.Rdict(str(path), options, column_families=families)
     batch = rocksdict.WriteBatch(raw_mode=True)
     handles = {name: db.get_column_family_handle(name) for name in FAMILIES}
     for (family, key), value in left.records.items():
