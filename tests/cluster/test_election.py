@@ -91,15 +91,19 @@ def test_a_log_decides_only_up_to_a_change_of_peers(tmp_path: Path) -> None:
 
 
 def test_a_replica_that_its_own_log_removes_is_no_contradiction(tmp_path: Path) -> None:
-    region = region_of(*VOTERS)
-    removal = Change((("remove", VOTERS[0]),))
+    learner = Peer(4, 4, "learner")
+    region = region_of(*VOTERS, learner)
+    common = [(6, None), (6, promote(learner)), (6, Change((("remove", VOTERS[0]),)))]
     lefts = [
-        left_of(tmp_path, 1, region, [(6, None), (6, removal)]),
-        left_of(tmp_path, 3, region, [(6, None), (6, removal), (6, BEHIND)]),
+        left_of(tmp_path, 1, region, common),
+        left_of(tmp_path, 3, region, common),
+        left_of(tmp_path, 4, region, [*common, (6, BEHIND)]),
     ]
-    _, regions, _ = elect(lefts)
-    assert [(each, why.kind) for each, why in regions.refused.items()] == [(2, "not_leader")]
-    assert "missing: store 2" in regions.refused[2].message
-    _, regions, views = elect(lefts, allow_minority=True)
-    assert regions.minority == (2,)
+    _, regions, views = elect(lefts)
+    assert regions.refused == {}
     assert views[regions.numbers[2]]["write", b"z" + BEHIND.key] == BEHIND.value
+    _, regions, _ = elect(lefts[:2])
+    assert [(each, why.kind) for each, why in regions.refused.items()] == [(2, "not_leader")]
+    assert "missing: store 2, 4" in regions.refused[2].message
+    _, regions, _ = elect(lefts[:2], allow_minority=True)
+    assert (regions.minority, regions.refused) == ((2,), {})
