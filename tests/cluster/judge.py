@@ -116,11 +116,12 @@ def _reason(
     told = [each for at, each in cluster.history[region.id] if at <= known]
     if told and not told[-1].has_quorum(stores):
         return "a change of peers is not known to be committed"
-    every = set().union(*region.voters)
-    voters = [replica for left, replica in there if left.store.id in every]
-    newest = max((replica.log for replica in voters), default=(0, 0))
-    if voters and not any(r.has_data for r in voters if r.log == newest):
-        return "waits for a snapshot"
+    for peers in (*told[-1:], region):
+        every = set().union(*peers.voters)
+        voters = [replica for left, replica in there if left.store.id in every]
+        newest = max((replica.log for replica in voters), default=(0, 0))
+        if voters and not any(r.has_data for r in voters if r.log == newest):
+            return "waits for a snapshot"
     tail = [
         entry
         for _, replica in there

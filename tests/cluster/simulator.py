@@ -66,7 +66,7 @@ class Cluster:
             (14, self.replicate_some),
             (10, self.apply_some),
             (0.6, self.elect),
-            (0.4, self.split),
+            (0.7, self.split),
             (0.3 if self.merges else 1.2, self.change_peers),
             (1.0, self.compact),
             (0.8, self.install),
@@ -74,7 +74,8 @@ class Cluster:
             (3.0 if self.merges else 0, self.merge),
             (0.6, self.turn),
         ]
-        weights = [weight for weight, _ in acts]
+        # Each cluster has its own ways.
+        weights = [weight * self.rng.choice((0.3, 1, 1, 3)) for weight, _ in acts]
         for _ in range(steps):
             alive = [r.region.id for r in self.truth.replicas.values() if r.is_there]
             every = list(self.truth.replicas)

@@ -44,7 +44,7 @@ def play(seed: int, folder: Path) -> Round:
     """A cluster's life, and what is left of it."""
     cluster = Cluster(seed)
     rng = cluster.rng
-    cluster.run(rng.randint(100, 700))
+    cluster.run(rng.randint(200, 1000))
     lost = rng.choice((0, 0, 0, 1, 1, 1, 1, 2, 2, 3))
     count = max(1, len(cluster.stores) - lost)
     numbers = sorted(rng.sample(sorted(cluster.stores), count))
@@ -93,7 +93,7 @@ def _check_minority(played: Round, sure: Sequence[Taken]) -> None:
         assert regions.minority or len(taken) != len(sure)
 
 
-@pytest.mark.parametrize("seed", [3, 17])
+@pytest.mark.parametrize("seed", [6, 13])
 def test_directories_are_read_alike(tmp_path: Path, seed: int) -> None:
     played = play(seed, tmp_path)
     choices, regions, views = elect(played.lefts)
@@ -112,7 +112,7 @@ def test_directories_are_read_alike(tmp_path: Path, seed: int) -> None:
             assert found == view
 
 
-@pytest.mark.parametrize("seed", [3, 17, 20])
+@pytest.mark.parametrize("seed", [6, 13, 29])
 def test_a_backup_has_the_last_values_or_is_none(tmp_path: Path, seed: int) -> None:
     played = play(seed, tmp_path)
     _, regions, views = elect(played.lefts)
