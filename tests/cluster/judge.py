@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.cluster.commands import Change, Compact, Region, Write, changed
-from tests.cluster.simulator import KEYS, Cluster
+from tests.cluster.simulator import Cluster
 from tests.cluster.stores import Left
+from tests.cluster.writes import KEYS
 
 _Records = Mapping[tuple[str, bytes], bytes]
 

@@ -11,7 +11,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bkctl.codec.memcomparable import encode
 from tests.cluster.commands import (
     Change,
     Command,
@@ -23,12 +22,9 @@ from tests.cluster.commands import (
     Region,
     Rollback,
     Split,
-    Write,
 )
 from tests.cluster.machine import TRUTH, Replica, Store, apply_next
-
-KEYS = [encode(b"k%02d" % number) for number in range(24)]
-_MAX_TS = (1 << 64) - 1
+from tests.cluster.writes import KEYS, a_write
 
 
 @dataclass(slots=True)
@@ -162,20 +158,8 @@ class Cluster:
         keys = [key for key in KEYS if led[1].region.has(key)]
         for _ in range(self.rng.randint(1, 3)):
             if keys:
-                self.propose(led[0], led[1], self._a_write(self.rng.choice(keys)))
-
-    def _a_write(self, key: bytes) -> Write:
-        """A new version of a key; at times one of `default` that is deleted again, as by GC."""
-        self.ts += 10
-        at = (_MAX_TS - self.ts).to_bytes(8, "big")
-        if self.rng.random() < 0.8:
-            value = b"v%d" % self.ts
-            start = (self.ts - 1).to_bytes(2, "big")
-            number = int.from_bytes(start, "big")
-            packed = bytes([number & 0x7F | 0x80, number >> 7 & 0x7F | 0x80, number >> 14])
-            return Write("write", key + at, b"P" + packed + b"v" + bytes([len(value)]) + value)
-        slot = (_MAX_TS - self.rng.randint(1, 3)).to_bytes(8, "big")
-        return Write("default", key + slot, self.rng.choice((None, b"d%d" % self.ts)))
+                self.ts += 10
+                self.propose(led[0], led[1], a_write(self.rng, self.rng.choice(keys), self.ts))
 
     def replicate_some(self, region_id: int) -> None:
         led = self.leader(region_id)

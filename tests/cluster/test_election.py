@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.cluster.commands import Change, Command, Entry, Peer, Region, Split, Write
 from tests.cluster.machine import Replica, Store
-from tests.cluster.simulator import KEYS
 from tests.cluster.stores import Left, elect, lose_power
+from tests.cluster.writes import KEYS
 
 VOTERS = tuple(Peer(number, number) for number in (1, 2, 3))
 BEHIND = Write("write", KEYS[3] + bytes(8), b"P\x01v\x01x")

@@ -26,7 +26,7 @@ from tests.cluster.judge import Taken, judge
 from tests.cluster.simulator import Cluster
 from tests.cluster.stores import FAMILIES, Left, elect, lose_power, write_rocksdb
 
-ROUNDS = int(os.environ.get("BKCTL_CLUSTER_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("BKCTL_CLUSTER_ROUNDS", "48"))
 PARTS = 6
 
 _Records = dict[tuple[str, bytes], bytes]
@@ -93,7 +93,7 @@ def _check_minority(played: Round, sure: Sequence[Taken]) -> None:
         assert regions.minority or len(taken) != len(sure)
 
 
-@pytest.mark.parametrize("seed", [6, 13])
+@pytest.mark.parametrize("seed", [13])
 def test_directories_are_read_alike(tmp_path: Path, seed: int) -> None:
     played = play(seed, tmp_path)
     choices, regions, views = elect(played.lefts)
@@ -112,7 +112,7 @@ def test_directories_are_read_alike(tmp_path: Path, seed: int) -> None:
             assert found == view
 
 
-@pytest.mark.parametrize("seed", [6, 13, 29])
+@pytest.mark.parametrize("seed", [6, 13])
 def test_a_backup_has_the_last_values_or_is_none(tmp_path: Path, seed: int) -> None:
     played = play(seed, tmp_path)
     _, regions, views = elect(played.lefts)
