@@ -20,7 +20,7 @@ from rocksdict import WriteBatch
 from bkctl.codec.varint import encode_uvarint
 from bkctl.mvcc.keys import versioned_key
 from bkctl.proto import eraftpb_pb2, raft_cmdpb_pb2, raft_serverpb_pb2
-from tests.raft.apply_cluster import open_kv
+from tests.raft.apply_local import open_kv
 from tests.raft.apply_model import Peer, Region, encode
 from tests.raft.live_writer import LiveWriter
 from tests.raft.writer import Batch

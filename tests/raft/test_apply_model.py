@@ -19,7 +19,8 @@ from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
 from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.source import SourceOptions
-from tests.raft.apply_cluster import STATES, Cluster, Local, open_kv
+from tests.raft.apply_cluster import Cluster
+from tests.raft.apply_local import STATES, Local, open_kv
 from tests.raft.apply_model import FAMILIES, OWN, Region, Store
 
 ROUNDS = int(os.environ.get("BKCTL_APPLY_ROUNDS", "40"))

@@ -18,9 +18,9 @@ from bkctl.raft.standing import Standing
 from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.source import SourceOptions
 from tests.commands.console import process
-from tests.raft.apply_cluster import open_kv
+from tests.raft.apply_local import open_kv
 from tests.raft.apply_model import Command, Region, encode
-from tests.raft.test_apply import admin, merging, peers, put, region
+from tests.raft.logged import admin, merging, peers, put, region
 from tests.raft.test_apply_model import read
 from tests.raft.writer import Batch, FileWriter
 
