@@ -1,8 +1,10 @@
-"""Encryption of backup files as br has it: AES in counter mode, a random IV for each file.
+"""Encryption as br and TiKV have it: a block cipher in counter mode, a random IV for each file.
 
 Counter mode keeps a file's length, and a file can be decrypted from anywhere: block number n of 16
 bytes is XORed with AES(key, IV + n), IV and sum being big-endian numbers of 128 bits. It protects
-no file against changes; the SHA-256 of the stored bytes does that.
+no file against changes: of a backup, the SHA-256 of the stored bytes does that.
+
+Backups take AES only, as br does; a store may have SM4, too, a cipher of the same block size.
 
 Keys are written in hexadecimal, on the command line or in a file, as br takes them.
 """
@@ -17,9 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cryptography.hazmat.primitives.ciphers import Cipher as Aes
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
 from cryptography.hazmat.primitives.ciphers import CipherContext
-from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from bkctl.errors import UsageError
@@ -28,44 +31,68 @@ from bkctl.files.small import UnfitFileError, read_small
 PLAINTEXT = "plaintext"
 KEY_SIZES = {"aes128-ctr": 16, "aes192-ctr": 24, "aes256-ctr": 32}
 METHODS = (PLAINTEXT, *KEY_SIZES)
+SM4_CTR = "sm4-ctr"
+ALL_KEY_SIZES = {**KEY_SIZES, SM4_CTR: 16}
 IV_SIZE = 16
+_BLOCK_SIZE = 16
 _MAX_KEY_FILE = 4096
 _CHECKED = b"bkctl backup key"
 
 
 @dataclass(frozen=True, slots=True)
 class Cipher:
-    """A method of `KEY_SIZES` and its key, which no representation shows."""
+    """A method of `ALL_KEY_SIZES` and its key, which no representation shows."""
 
     method: str
     key: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.key) != KEY_SIZES[self.method]:
+        size = ALL_KEY_SIZES[self.method]
+        if len(self.key) != size:
             raise UsageError(
-                f"{self.method} takes a key of {KEY_SIZES[self.method]} bytes "
-                f"({2 * KEY_SIZES[self.method]} hexadecimal digits), not of {len(self.key)}"
+                f"{self.method} takes a key of {size} bytes ({2 * size} hexadecimal digits), "
+                f"not of {len(self.key)}"
             )
 
     def at(self, iv: bytes, offset: int) -> CipherContext:
-        """What encrypts, or decrypts, a file's bytes from `offset` on; ValueError for a bad IV."""
+        """What encrypts, or decrypts, a file's bytes from `offset` on.
+
+        Raises ValueError for a bad IV, UsageError where this machine cannot do the method.
+        """
         if len(iv) != IV_SIZE:
             raise ValueError(f"an IV of {len(iv)} bytes")
-        block, inside = divmod(offset, AES.block_size // 8)
+        block, inside = divmod(offset, _BLOCK_SIZE)
         counter = (int.from_bytes(iv, "big") + block) % (1 << 8 * IV_SIZE)
-        context = Aes(AES(self.key), CTR(counter.to_bytes(IV_SIZE, "big"))).encryptor()
+        algorithm = SM4(self.key) if self.method == SM4_CTR else AES(self.key)
+        try:
+            context = BlockCipher(algorithm, CTR(counter.to_bytes(IV_SIZE, "big"))).encryptor()
+        except UnsupportedAlgorithm:
+            raise UsageError(
+                f"{self.method}: the OpenSSL of this machine's cryptography library cannot do it; "
+                "run bkctl where it can"
+            ) from None
         context.update(bytes(inside))
         return context
 
     def begin_file(self) -> tuple[bytes, CipherContext]:
         """A random IV for a new file, and what encrypts that from its beginning on."""
-        iv = os.urandom(IV_SIZE)
+        iv = new_iv()
         return iv, self.at(iv, 0)
 
     @property
     def check_value(self) -> str:
         """Tells whether another key is the same one, and nothing else about it."""
         return hmac.new(self.key, _CHECKED, hashlib.sha256).hexdigest()[:16]
+
+
+def new_iv() -> bytes:
+    """A random IV."""
+    return os.urandom(IV_SIZE)
+
+
+def random_cipher() -> Cipher:
+    """A cipher with a key that nobody knows, for what only its maker reads."""
+    return Cipher("aes256-ctr", os.urandom(KEY_SIZES["aes256-ctr"]))
 
 
 def make_cipher(

@@ -55,6 +55,10 @@ class FileReader:
             raise StorageError(f"{self._path}: cannot be read: {reason_of(e)}") from None
         return data
 
+    def fileno(self) -> int:
+        """The open file's descriptor."""
+        return self._fd
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         if self._open:
