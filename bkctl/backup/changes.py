@@ -21,7 +21,7 @@ from bkctl.errors import CorruptionError, StorageError
 from bkctl.mvcc.keys import TS_SIZE, decode_ts
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.regions.region_map import Skipped
-from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
+from bkctl.sst.reader import RANGE_DELETIONS, SstReader
 from bkctl.store.manifest import LiveFile
 from bkctl.store.source import Source
 
@@ -115,7 +115,7 @@ class _Properties:
 def _read_properties(source: Source, file: LiveFile) -> _Properties | None:
     """The properties of a file, None where it has not all of them, whole."""
     try:
-        with FileReader(source.read_path(file)) as reader:
+        with source.open_live(file) as reader:
             sst = SstReader(reader, file.name, ingested=True)
             properties = sst.properties
             has_range_deletions = RANGE_DELETIONS in sst.meta_blocks

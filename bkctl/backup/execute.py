@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.backup.balance import balance
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
@@ -24,6 +25,9 @@ from bkctl.folders import PrivateFolder
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.regions.region import is_same
 from bkctl.storage.limit import RateLimit
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 
 def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResult:
@@ -81,6 +85,7 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         routes=_routes(job, chosen) if decides and chosen and stores.is_final else None,
         cipher=request.cipher,
         api_version=stores.ident.api_version,
+        seal=_seal(job),
     )
 
 
@@ -96,6 +101,20 @@ def _routes(job: Job, chosen: ClusterRegions) -> Path:
         if region.id in numbers and region.id not in lacking
     ]
     return write_routes(job.stores.first.db_dir.parent, ranges)
+
+
+def _seal(job: Job) -> Cipher | None:
+    """What waiting files are encrypted with, for nothing of an encrypted store is plain on a disk.
+
+    None where they are to be stored as they are made, and where they wait is where they are stored.
+    """
+    request = job.request
+    is_encrypted = any(source.is_encrypted for source in job.stores.sources)
+    if not is_encrypted or request.cipher or job.storage.staging_dir(job.name):
+        return None
+    from bkctl.codec.cipher import random_cipher
+
+    return random_cipher()
 
 
 def _run(job: Job, task: BackupTask, ranges: Sequence[BackupRange], crew: Crew) -> RunResult:

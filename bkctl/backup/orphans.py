@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bkctl.errors import CorruptionError, StorageError
-from bkctl.sst.reader import FileReader, SstReader
+from bkctl.sst.reader import SstReader
 from bkctl.store.source import Source
 
 
@@ -35,7 +35,7 @@ def _lost_records(path: Path, source: Source) -> str:
     """What the file holds that the view lacks; empty for nothing, or for a file half written."""
     trailers: list[int] = []
     try:
-        with FileReader(path) as file:
+        with source.open_file(path) as file:
             reader = SstReader(file, str(path), ingested=True)
             family = reader.properties.column_family_name
             blocks = list(reader.blocks())

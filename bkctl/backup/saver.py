@@ -2,15 +2,20 @@
 
 Storage latency does not stop a scan until `MAX_IN_FLIGHT` files wait; then `save` blocks until one
 is through, so that neither memory nor the staging directory fills up.
+
+Files may have to be encrypted while they wait, though they are not to be where they are stored:
+those of a store that is encrypted at rest. Such a file is decrypted in memory when its turn comes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bkctl.archive.meta import BackupFile
 from bkctl.pool import signs
@@ -18,6 +23,9 @@ from bkctl.pool.threads import Threads
 from bkctl.sst.writer import FinishedSst, SstWriter
 from bkctl.storage.base import Storage
 from bkctl.storage.limit import TokenBucket
+
+if TYPE_CHECKING:
+    from bkctl.codec.cipher import Cipher
 
 THREADS = 2
 MAX_IN_FLIGHT = 4
@@ -38,9 +46,18 @@ PendingRange = Future[Saved]
 class Saver:
     """Hands finished files to a storage, under `folder`."""
 
-    def __init__(self, storage: Storage, folder: str, bucket: TokenBucket | None = None) -> None:
-        """`bucket` limits the rate of files whose saving is a move: they pay as they are made."""
-        self._storage = storage
+    def __init__(
+        self,
+        storage: Storage,
+        folder: str,
+        bucket: TokenBucket | None = None,
+        seal: Cipher | None = None,
+    ) -> None:
+        """`bucket` limits the rate of files whose saving is a move: they pay as they are made.
+
+        With a `seal`, files come encrypted with it, and are saved plain.
+        """
+        self._storage, self._seal = storage, seal
         self._folder = folder
         self._bucket = bucket
         self._threads = Threads(THREADS, thread_name_prefix="saver")
@@ -68,11 +85,23 @@ class Saver:
             # A storage that keeps the file syncs it; one that sends it away needs no such wait.
             finished = sst.finish(sync=False)
             file = describe(finished)
-            self._storage.save_file(f"{self._folder}/{file.name}", finished.path)
+            if self._seal is not None and not self._storage.discards:
+                file = self._save_unsealed(file, finished, self._seal)
+            else:
+                self._storage.save_file(f"{self._folder}/{file.name}", finished.path)
         except BaseException:
             sst.abandon()
             raise
         return Saved((file,), time.monotonic() - begun)
+
+    def _save_unsealed(self, file: BackupFile, sealed: FinishedSst, seal: Cipher) -> BackupFile:
+        """Save what a file holds that is encrypted with `seal`; describe that."""
+        from bkctl.backup.unsealed import Unsealed
+
+        with Unsealed(sealed, seal) as plain:
+            self._storage.save_file(f"{self._folder}/{file.name}", plain.path)
+            sealed.path.unlink()
+            return dataclasses.replace(file, sha256=plain.sha256, cipher_iv=b"")
 
     def finish_range(
         self, files: list[PendingFile], record: Callable[[tuple[BackupFile, ...]], None]

@@ -16,6 +16,7 @@ from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
 from bkctl.store.database import Database
 from bkctl.store.ident import API_V1
+from bkctl.store.open_view import open_database
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -43,7 +44,8 @@ class BackupTask:
     A range is read in the one of `views` whose number it has. `family` is the column family of raw
     mode. Files are made in `staging` and saved under `name`/. With `decides_locks`, locks whose
     transactions' ends the views tell do not block; `routes` (`bkctl.backup.routes`) are given where
-    the cluster is dead, so that all have an end. With `cipher` files are encrypted.
+    the cluster is dead, so that all have an end. With `cipher` files are encrypted; without, they
+    are in `staging` alone if there is a `seal`.
     `api_version` tells how raw pairs are laid out.
     """
 
@@ -61,6 +63,7 @@ class BackupTask:
     routes: Path | None = None
     cipher: Cipher | None = None
     api_version: int = API_V1
+    seal: Cipher | None = None
 
     @property
     def raw_layout(self) -> RawLayout:
@@ -73,7 +76,7 @@ class BackupTask:
 
     def open_view(self, view: int) -> Database:
         """Open one of the views; raises CorruptionError where it is damaged."""
-        return Database(self.views[view].db_dir, self.views[view].source)
+        return open_database(self.views[view].db_dir, self.views[view].source)
 
 
 @dataclass(frozen=True, slots=True)

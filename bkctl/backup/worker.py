@@ -36,6 +36,7 @@ from bkctl.storage.base import Storage
 from bkctl.storage.metrics import Metrics
 from bkctl.storage.url import open_storage, writer_bucket
 from bkctl.store.database import Database
+from bkctl.store.open_view import open_database
 
 _REPORT_SECONDS = 0.2
 _MAX_VIEWS = 2
@@ -58,7 +59,7 @@ class _Opened:
         if self._task != task or not (self._storage and self._saver):
             self.close()
             self._storage = open_storage(task.storage, self.storage_metrics)
-            self._saver = Saver(self._storage, task.name, writer_bucket(task.storage))
+            self._saver = Saver(self._storage, task.name, writer_bucket(task.storage), task.seal)
             self._task = task
         if view not in self._databases:
             # Ranges come sorted by the view: others are hardly asked for again.
@@ -75,7 +76,7 @@ class _Opened:
         def open_stores() -> Iterator[Database]:
             for number, view in enumerate(task.views):
                 if number not in self._deciding:
-                    self._deciding[number] = Database(view.deciding_dir, view.source)
+                    self._deciding[number] = open_database(view.deciding_dir, view.source)
                 yield self._deciding[number]
 
         if task.routes is None:

@@ -53,7 +53,10 @@ class FamilyFile:
         if self._sst is None:
             task = self._task
             self._sst = SstWriter(
-                task.staging / self._name, task.compression, self._saver.grown, task.cipher
+                task.staging / self._name,
+                task.compression,
+                self._saver.grown,
+                task.cipher or task.seal,
             )
         self._sst.write_columns(keys, values)
 

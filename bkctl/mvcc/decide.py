@@ -31,7 +31,7 @@ from bkctl.mvcc.lock import DELETE, PUT, DecidedLock, Lock, parse_lock
 from bkctl.mvcc.presume import End, Home, presume_end
 from bkctl.mvcc.write import ROLLBACK, parse_write
 from bkctl.store.database import Database
-from bkctl.store.scan import Scan
+from bkctl.store.scan import RecordScan
 
 _BATCH = 256
 _TAKEN = 4096
@@ -102,7 +102,7 @@ def _find_end(database: Database, primary: bytes, start_ts: int) -> End | None:
 class WithDecided:
     """A scan of write records with those that decided locks stand for in their places."""
 
-    def __init__(self, scan: Scan, decided: Iterable[Record]) -> None:
+    def __init__(self, scan: RecordScan, decided: Iterable[Record]) -> None:
         """`decided` are records in key order, as `committed_records` gives them."""
 
         def stored() -> Iterator[Record]:

@@ -19,11 +19,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bkctl.errors import CorruptionError
+from bkctl.errors import CorruptionError, StorageError
 from bkctl.proto import metapb_pb2
 from bkctl.raft.apply import Applier, HowFar, Progress
 from bkctl.raft.locate import EnginePlace, RocksPlace
 from bkctl.raft.log import PinnedRaftLog, RaftLog, StoreKey
+from bkctl.raft.log_file import FileReader, OpenFile, PlainFile
 from bkctl.raft.pin import pin_raft_log
 from bkctl.raft.region import RAFT_INIT_LOG_INDEX, Replica
 from bkctl.raft.replicas import Replicas
@@ -33,19 +34,24 @@ from bkctl.store.ident import IDENT_KEY, StoreIdent, parse_store_ident
 from bkctl.store.raft_log_mode import RaftLogMode
 
 if TYPE_CHECKING:
+    from bkctl.folders import PrivateFolder
     from bkctl.raft.kv import KvStore
+    from bkctl.store.atrest.dictionary import AtRest, AtRestPlace
 
 _BATCH = 1024
+# Room in memory for a copy of the log of an encrypted store that is running.
+_COPY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PinLog:
-    """Asks to pin the log at `place`; see `pin_raft_log`."""
+    """Asks to pin the log at `place`; see `pin_raft_log`. `at_rest` is for encrypted files."""
 
     place: EnginePlace | RocksPlace
     folder: Path
     is_live: bool
     point_in_time: bool
+    at_rest: AtRestPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +90,16 @@ class Applying:
     def __init__(self) -> None:
         self._pinned: PinnedRaftLog | None = None
         self._read: _Read | None = None
+        self._at_rest: AtRest | None = None
+        self._memory: PrivateFolder | None = None
 
     def __call__(self, request: PinLog | ReadLog | ApplyLog | Finish) -> Iterator[Any]:
         """Do what is asked for; see the requests."""
         if isinstance(request, PinLog):
-            self._pinned = pin_raft_log(
-                request.place,
-                request.folder,
-                is_live=request.is_live,
-                point_in_time=request.point_in_time,
-            )
+            self._pinned = self._pin(request)
         elif isinstance(request, ReadLog):
             assert self._pinned is not None
-            self._read = _Read(request, self._pinned)
+            self._read = _Read(request, self._pinned, self._at_rest)
             if request.tells:
                 yield self._read.ident
                 yield from _in_batches(self._read.survey())
@@ -108,15 +111,48 @@ class Applying:
             assert self._pinned is not None
             self._read.kv.finish()
             self._pinned.close()
+            if self._memory is not None:
+                self._memory.close()
+
+    def _pin(self, request: PinLog) -> PinnedRaftLog:
+        folder = request.folder
+        opened: OpenFile = PlainFile
+        if request.at_rest is not None:
+            from bkctl.store.atrest.dictionary import AtRest
+            from bkctl.store.memory import memory_folder
+
+            place = request.at_rest
+            # Its warnings were given by who opened the store.
+            self._at_rest = AtRest(
+                place.folder, place.db_dir, place.master_key, lambda message: None
+            )
+            opened = functools.partial(_open_encrypted, self._at_rest)
+            if request.is_live:
+                self._memory = memory_folder(folder.parent, _COPY_BYTES)
+                folder = self._memory.path
+        return pin_raft_log(
+            request.place,
+            folder,
+            is_live=request.is_live,
+            point_in_time=request.point_in_time,
+            open_file=opened,
+        )
+
+
+def _open_encrypted(at_rest: AtRest, path: Path) -> FileReader:
+    """Open a file of raft-engine's that may be encrypted; OSError where it is gone."""
+    try:
+        return at_rest.open(path)
+    except StorageError:
+        path.stat()
+        raise
 
 
 class _Read:
     """A raft log that is read, and the kv store that it is for."""
 
-    def __init__(self, request: ReadLog, pinned: PinnedRaftLog) -> None:
-        from bkctl.raft.rocks_kv import RocksKv
-
-        self.kv: KvStore = RocksKv(request.folder, request.source)
+    def __init__(self, request: ReadLog, pinned: PinnedRaftLog, at_rest: AtRest | None) -> None:
+        self.kv = _open_kv(request, at_rest)
         self._imports = request.imports
         self.ident = _ident(self.kv, request.source)
         self._log = pinned.read(self._replicas().applied)
@@ -157,6 +193,16 @@ def _deciding(usual: HowFar, decided: Mapping[int, int]) -> HowFar:
         return stand.last_index if is_decided else usual(replica, stand)
 
     return how_far
+
+
+def _open_kv(request: ReadLog, at_rest: AtRest | None) -> KvStore:
+    if at_rest is None:
+        from bkctl.raft.rocks_kv import RocksKv
+
+        return RocksKv(request.folder, request.source)
+    from bkctl.raft.sealed_kv import SealedKv
+
+    return SealedKv(request.folder, request.source, at_rest.open)
 
 
 def _unknown(region_id: int, store_id: int, log: RaftLog) -> Iterator[Progress]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bkctl.errors import SourceError
 from bkctl.raft.engine import PinnedRaftEngine
 from bkctl.raft.locate import EnginePlace, RocksPlace
 from bkctl.raft.log import PinnedRaftLog
@@ -37,4 +38,10 @@ def pin_raft_log(
             point_in_time=point_in_time,
             open_file=open_file,
         )
-    return PinnedRaftRocks(locate(place.path, place.wal_dir), folder, point_in_time=point_in_time)
+    layout = locate(place.path, place.wal_dir)
+    if open_file is not PlainFile or layout.at_rest is not None:
+        raise SourceError(
+            f"{place.path}: the raft log of a store that is encrypted at rest is in a RocksDB, "
+            "which bkctl reads only plain; --raft-log ignore takes what the kv store has"
+        )
+    return PinnedRaftRocks(layout, folder, point_in_time=point_in_time)

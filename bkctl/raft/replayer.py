@@ -23,6 +23,7 @@ from bkctl.store.view import PinnedView
 if TYPE_CHECKING:
     from bkctl.raft.applying import Applying
     from bkctl.raft.standing import Standing
+    from bkctl.store.atrest.dictionary import AtRestPlace
 
 
 class RaftReplayer:
@@ -47,6 +48,7 @@ class RaftReplayer:
         self._helper = Helper(_make, "raft", is_cancelled)
         self._data_dir = Path()
         self._source = Path()
+        self._at_rest: AtRestPlace | None = None
         self.is_led = is_led
         self.folder = Path()
         self.place: EnginePlace | RocksPlace | None = None
@@ -55,6 +57,7 @@ class RaftReplayer:
     def start(self, layout: StoreLayout) -> None:
         """See Replayer; SourceError where there are two raft logs, or none at the place given."""
         self._source = layout.db_dir
+        self._at_rest = None if layout.at_rest is None else layout.at_rest.place
         self._data_dir = data_dir_of(layout.db_dir)
         if self._mode is not RaftLogMode.IGNORE:
             raft_dir = self._raft_dir
@@ -67,7 +70,9 @@ class RaftReplayer:
         if self.place is not None:
             from bkctl.raft.applying import PinLog
 
-            request = PinLog(self.place, view.folder, view.is_live, self._point_in_time)
+            request = PinLog(
+                *(self.place, view.folder, view.is_live, self._point_in_time), self._at_rest
+            )
             for _ in self._ask(request):
                 pass
 

@@ -17,7 +17,7 @@ from bkctl.store.families import BLOB_FAMILY
 from bkctl.store.lookup import Lookup
 from bkctl.store.merge import SCAN_CHUNK, SEEK_CHUNK, MergedScan
 from bkctl.store.rows import RowScan
-from bkctl.store.scan import Scan
+from bkctl.store.scan import RecordScan
 from bkctl.store.tables import Tables, UnreadableError
 from bkctl.titan.blobs import Blobs
 from bkctl.titan.stored import StoredValues
@@ -34,11 +34,12 @@ class Ways:
     """The ways to read a family, up to the upper bound of the scan.
 
     `tables` raises UnreadableError where not all of the family is in known files; `plain` begins
-    RocksDB's own scan at a key; `blobs` has the values that lie outside of the family's files.
+    RocksDB's own scan at a key, told why; `blobs` has the values that lie outside of the family's
+    files.
     """
 
     tables: Callable[[], Tables]
-    plain: Callable[[bytes], Scan]
+    plain: Callable[[bytes, BkctlError | OSError], RecordScan]
     blobs: Blobs
 
 
@@ -50,7 +51,7 @@ class ColumnScan:
         self._lower, self._upper = lower, upper
         self._may_have_blobs = family == BLOB_FAMILY and ways.blobs.are_there
         self._ours: MergedScan | RowScan | None = None
-        self._plain: Scan | None = None
+        self._plain: RecordScan | None = None
         self._lookup: Lookup | None = None
         self._unresolved: Stored | None = None
         # Why the rows were left to RocksDB: what it cannot read either, is this.
@@ -155,7 +156,7 @@ class ColumnScan:
             self._open_plain(key, e)
 
     def _open_plain(self, key: bytes, why: BkctlError | OSError) -> None:
-        self._plain = self._ways.plain(key)
+        self._plain = self._ways.plain(key, why)
         if self._may_have_blobs and isinstance(why, BkctlError):
             self._why = why
 

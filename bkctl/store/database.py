@@ -11,7 +11,7 @@ from bkctl.errors import BkctlError, CorruptionError, StorageError
 from bkctl.shortage import lack_in
 from bkctl.store.families import BLOB_FAMILY, require_families
 from bkctl.store.rocksdb_options import rocksdb_options
-from bkctl.store.scan import Scan
+from bkctl.store.scan import RecordScan, Scan
 from bkctl.titan.manifest import FOLDER
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _IN_MEMORY = ("rocksdb.num-entries-active-mem-table", "rocksdb.num-entries-imm-m
 
 class Database:
     """A view opened read-only; `source` replaces the private folder's name in messages."""
+
+    _readahead = READAHEAD
 
     def __init__(self, db_dir: Path, source: Path, levels: int | None = None) -> None:
         """Open `db_dir`; raises CorruptionError where RocksDB finds damage.
@@ -94,9 +96,11 @@ class Database:
             return self.get(family, key) is not None
         return self.scan_columns(family, key, key + b"\0").take_stored() is not None
 
-    def scan(self, family: str, lower: bytes, upper: bytes, *, readahead: int = READAHEAD) -> Scan:
+    def scan(
+        self, family: str, lower: bytes, upper: bytes, *, readahead: int | None = None
+    ) -> RecordScan:
         """Read `[lower, upper)` of a family, in key order."""
-        return Scan(self._family(family), lower, upper, readahead, self.error)
+        return self._rocksdb_scan(family, lower, upper, readahead)
 
     def scan_columns(self, family: str, lower: bytes, upper: bytes) -> ColumnScan:
         """Read `[lower, upper)` of a family, in key order, as columns."""
@@ -109,7 +113,7 @@ class Database:
 
         return Ways(
             tables=lambda: self.tables(family),
-            plain=lambda start: self.scan(family, start, upper),
+            plain=lambda start, why: self._rocksdb_scan(family, start, upper, None),
             blobs=self._blob_files(),
         )
 
@@ -158,6 +162,10 @@ class Database:
         while text.startswith("Corruption: Corruption:"):
             text = text.removeprefix("Corruption: ")
         return CorruptionError(f"{self._source}: {text}")
+
+    def _rocksdb_scan(self, family: str, lower: bytes, upper: bytes, readahead: int | None) -> Scan:
+        readahead = self._readahead if readahead is None else readahead
+        return Scan(self._family(family), lower, upper, readahead, self.error)
 
     def _family(self, name: str) -> Rdict:
         if name not in self._handles:

@@ -139,9 +139,9 @@ class _Answers:
     """What the helper does; it keeps the view open that it was asked about last."""
 
     def __init__(self) -> None:
-        from bkctl.store.database import Database
+        from bkctl.store.open_view import open_database
 
-        self._open = Database
+        self._open = open_database
         self._view: _View | None = None
         self._database: Database | None = None
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from bkctl.errors import BkctlError, CorruptionError
 from bkctl.store.database import READAHEAD, Database
 from bkctl.store.new_store import LEVELS, NewStore, ingest_named
-from bkctl.store.scan import Scan
 
 _BUFFERS = 32 << 20
 _LEAST_READAHEAD = 64 << 10
@@ -84,12 +83,6 @@ class _LayeredDatabase(Database):
         self._shown_names = dict(store.shown_names)
         self._readahead = max(_LEAST_READAHEAD, min(READAHEAD, _BUFFERS // max(1, store.layers)))
         super().__init__(store.db_dir, store.db_dir, _levels(store.layers))
-
-    def scan(
-        self, family: str, lower: bytes, upper: bytes, *, readahead: int | None = None
-    ) -> Scan:
-        """See Database."""
-        return super().scan(family, lower, upper, readahead=readahead or self._readahead)
 
     def error(self, error: Exception) -> BkctlError:
         """See Database."""

@@ -1,11 +1,11 @@
-"""Where a store's files lie, and whether plain RocksDB can read them.
+"""Where a store's files lie, and whether bkctl can read them.
 
 A TiKV data directory and what matters in it:
 
     data directory/
       db/            the kvdb: CURRENT, MANIFEST-*, OPTIONS-*, *.sst, *.log
         titandb/     values of Titan in *.blob files (`bkctl.titan`)
-      file.dict      which files are encrypted at rest, how   -> refused if it names any
+      file.dict key.dict   which files are encrypted at rest, how, with which keys (`atrest`)
       tablets/       one RocksDB a region (partitioned engine) -> refused
       raft/ raft-engine/ snap/ import/                         not read
 
@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import read_small
-from bkctl.proto import encryptionpb_pb2
-from bkctl.proto.strict import has_unknown_fields, parse
 from bkctl.shortage import reason_of
 
-_PLAINTEXT = encryptionpb_pb2.PLAINTEXT
-_FILE_DICT_HEADER = 16
-# A dictionary has about a hundred bytes a file, OPTIONS some 10 kB a column family.
-_MAX_FILE_DICT, _MAX_OPTIONS = 256 << 20, 16 << 20
+if TYPE_CHECKING:
+    from bkctl.store.atrest.dictionary import AtRest
+
+_DICTIONARIES = ("file.dict", "key.dict")
+# Some 10 kB a column family.
+_MAX_OPTIONS = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class StoreLayout:
 
     `told_wal_dir` is another folder that the OPTIONS file names for them and that is there: which
     of the two it is, the logs tell. `is_wal_dir_given` is whether the user named the folder.
+    `at_rest` are the dictionaries of a store that has encrypted files.
     """
 
     db_dir: Path
@@ -44,27 +47,51 @@ class StoreLayout:
     recycles_wal: bool
     told_wal_dir: Path | None = None
     is_wal_dir_given: bool = False
+    at_rest: AtRest | None = None
 
 
-def locate(path: Path, wal_dir: Path | None = None) -> StoreLayout:
+def locate(
+    path: Path,
+    wal_dir: Path | None = None,
+    master_key: Path | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> StoreLayout:
     """Find the RocksDB directory at `path` (a data directory, its `db/`, or any RocksDB).
 
     `wal_dir` overrides where the write-ahead logs are looked for; without it they are in the
-    database directory, or where the newest OPTIONS file says. Raises SourceError, naming the
-    reason, for what is no RocksDB or what plain RocksDB cannot read.
+    database directory, or where the newest OPTIONS file says. `master_key` and `warn` are for a
+    store that is encrypted at rest, as AtRest takes them. Raises SourceError, naming the reason,
+    for what is no RocksDB or what bkctl cannot read, CorruptionError for damaged dictionaries.
     """
     if not path.exists():
         raise SourceError(f"{path}: no such directory; give the TiKV data directory or its db/")
     if not path.is_dir():
         raise SourceError(f"{path}: not a directory; give the TiKV data directory or its db/")
     try:
-        return _locate(path, wal_dir)
+        return _locate(path, wal_dir, master_key, warn)
     except OSError as e:
         raise SourceError(f"{e.filename or path}: cannot be read ({reason_of(e)})") from None
 
 
-def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
-    db_dir = path if (path / "CURRENT").exists() else path / "db"
+def is_encrypted(path: Path) -> bool:
+    """Whether a store, at `path` as `locate` takes it, has files that are encrypted at rest.
+
+    Needs no key. Raises CorruptionError, SourceError for dictionaries that cannot be read.
+    """
+    at_rest = _open_dictionaries(_db_dir(path), None, lambda message: None)
+    if at_rest is not None:
+        at_rest.close()
+    return at_rest is not None
+
+
+def _db_dir(path: Path) -> Path:
+    return path if (path / "CURRENT").exists() else path / "db"
+
+
+def _locate(
+    path: Path, wal_dir: Path | None, master_key: Path | None, warn: Callable[[str], None]
+) -> StoreLayout:
+    db_dir = _db_dir(path)
     if not (db_dir / "CURRENT").exists():
         if (path / "tablets").is_dir():
             raise SourceError(
@@ -74,47 +101,50 @@ def _locate(path: Path, wal_dir: Path | None) -> StoreLayout:
         manifests = any(name.startswith("MANIFEST-") for name in os.listdir(path))
         what = "its CURRENT file is missing" if manifests else "no RocksDB directory (no CURRENT)"
         raise SourceError(f"{path}: {what}; give the TiKV data directory or its db/")
-    _refuse_encryption(db_dir)
-    options = _newest_options(db_dir)
+    at_rest = _open_dictionaries(db_dir, master_key, warn)
+    if at_rest is not None:
+        _refuse_titan(db_dir)
+    options = _newest_options(db_dir, at_rest)
+    recycles = _recycles(options)
     if wal_dir is None:
-        return StoreLayout(db_dir, db_dir, _recycles(options), _told_wal_dir(db_dir, options))
+        told = _told_wal_dir(db_dir, options)
+        return StoreLayout(db_dir, db_dir, recycles, told, at_rest=at_rest)
     if not wal_dir.is_dir():
         raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
-    return StoreLayout(db_dir, wal_dir, _recycles(options), is_wal_dir_given=True)
+    return StoreLayout(db_dir, wal_dir, recycles, is_wal_dir_given=True, at_rest=at_rest)
 
 
-def _refuse_encryption(db_dir: Path) -> None:
-    for folder in dict.fromkeys((db_dir, db_dir.parent)):
-        file_dict = folder / "file.dict"
-        if file_dict.exists():
-            name = _first_encrypted(read_small(file_dict, _MAX_FILE_DICT))
-            if name is not None:
-                raise SourceError(
-                    f"{file_dict}: the store is encrypted at rest ({name} and maybe more), "
-                    "which bkctl cannot read; back it up through the cluster"
-                )
+def _refuse_titan(db_dir: Path) -> None:
+    folder = db_dir / "titandb"
+    if folder.is_dir() and any(name.endswith(".blob") for name in os.listdir(folder)):
+        raise SourceError(
+            f"{folder}: the store is encrypted at rest and keeps values in Titan blob files, which "
+            "bkctl cannot read both at once; turn Titan off and compact it away, or back up "
+            "through the cluster"
+        )
 
 
-def _first_encrypted(content: bytes) -> str | None:
-    """Name a file that a TiKV file dictionary says is encrypted, or None.
+def _open_dictionaries(
+    db_dir: Path, master_key: Path | None, warn: Callable[[str], None]
+) -> AtRest | None:
+    """The dictionaries of a store that has encrypted files, None for one that has not."""
+    folder = next((f for f in (db_dir.parent, db_dir) if _has_dictionaries(f)), None)
+    if folder is None:
+        return None
+    from bkctl.store.atrest.dictionary import AtRest
 
-    It is a FileDictionary (bkctl/proto/encryptionpb.proto) behind a 16-byte header. What cannot
-    be parsed but names database files counts as encrypted.
-    """
-    for start in (_FILE_DICT_HEADER, 0):
-        try:
-            dictionary = parse(encryptionpb_pb2.FileDictionary, content[start:])
-        except CorruptionError:
-            continue
-        if has_unknown_fields(dictionary):
-            continue
-        named_so = (n for n, info in dictionary.files.items() if info.method > _PLAINTEXT)
-        return next(named_so, None)
-    named = re.search(rb"[\w/.-]*(\.sst|MANIFEST-\d+|CURRENT|\.log)", content)
-    return named.group().decode() if named else None
+    at_rest = AtRest(folder, db_dir, master_key, warn)
+    if at_rest.encrypts:
+        return at_rest
+    at_rest.close()
+    return None
 
 
-def _newest_options(db_dir: Path) -> str:
+def _has_dictionaries(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _DICTIONARIES)
+
+
+def _newest_options(db_dir: Path, at_rest: AtRest | None) -> str:
     found = [
         (int(match.group(1)), name)
         for name in os.listdir(db_dir)
@@ -122,7 +152,16 @@ def _newest_options(db_dir: Path) -> str:
     ]
     if not found:
         return ""
-    return read_small(db_dir / max(found)[1], _MAX_OPTIONS).decode("utf-8", "replace")
+    path = db_dir / max(found)[1]
+    if at_rest is None:
+        return read_small(path, _MAX_OPTIONS).decode("utf-8", "replace")
+    text = at_rest.read_small(path, _MAX_OPTIONS).decode("utf-8", "replace")
+    if "[DBOptions]" not in text:
+        raise CorruptionError(
+            f"{path}: is no OPTIONS file when decrypted as {at_rest.path} says: one of the two is "
+            "damaged, or from another moment"
+        )
+    return text
 
 
 def _recycles(options: str) -> bool:

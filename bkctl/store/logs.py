@@ -23,8 +23,9 @@ from pathlib import Path
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular
 from bkctl.shortage import reason_of
+from bkctl.sst.source import FileReader
 from bkctl.store.manifest import ManifestState
-from bkctl.store.wal import WalSummary, read_wal
+from bkctl.store.wal import Opener, WalSummary, read_wal
 
 _POINT_IN_TIME = "--recovery point-in-time takes what lies before it, as TiKV would"
 _INCOMPLETE = "the store is incomplete: bring the missing log, or back up another replica"
@@ -104,15 +105,20 @@ def _live_numbers(folder: Path, min_number: int) -> list[int]:
 
 
 def check_logs(
-    logs: Sequence[OpenLog], copies: Path, state: ManifestState, *, point_in_time: bool
+    logs: Sequence[OpenLog],
+    copies: Path,
+    state: ManifestState,
+    *,
+    point_in_time: bool,
+    opened: Opener = FileReader,
 ) -> list[KeptLog]:
     """Read the copies of the logs, and say how much of each to keep; oldest first.
 
-    `copies` is the folder that holds them under their names. Raises CorruptionError, naming the
-    log, where one is missing, cut or damaged.
+    `copies` is the folder that holds them under their names; `opened` opens one. Raises
+    CorruptionError, naming the log, where one is missing, cut or damaged.
     """
     _check_tracked(logs, state)
-    summaries = [read_wal(copies / log.path.name, log.number) for log in logs]
+    summaries = [read_wal(copies / log.path.name, log.number, opened) for log in logs]
     newest = max((i for i, found in enumerate(summaries) if found.next is not None), default=-1)
     kept: list[KeptLog] = []
     expected: int | None = None

@@ -74,6 +74,15 @@ class OldestLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """A column family; logs numbered from `log_number` on hold records of it that no file has."""
+
+    id: int
+    name: str
+    log_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestState:
     """What a MANIFEST adds up to; logs numbered from `min_log_number` on hold newer records.
 
@@ -89,6 +98,7 @@ class ManifestState:
     ingested: frozenset[int] = frozenset()
     tracked_logs: tuple[TrackedLog, ...] = ()
     oldest_log: OldestLog = OldestLog()
+    family_logs: tuple[Family, ...] = ()
 
 
 def read_manifest(
@@ -211,6 +221,10 @@ class _Builder:
                 if number >= before
             ),
             oldest_log=oldest,
+            family_logs=tuple(
+                Family(number, family.name, family.oldest_log.number)
+                for number, family in self._families.items()
+            ),
         )
 
 

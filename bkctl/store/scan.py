@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from rocksdict import Rdict, ReadOptions
 
@@ -21,6 +21,28 @@ _STEP = 16
 _VALUE = itemgetter(1)
 
 ErrorOf = Callable[[Exception], BkctlError]
+
+
+class RecordScan(Protocol):
+    """A forward scan of a key range, record by record."""
+
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """The next records, `count` of them or all that are left; empty only at the true end.
+
+        Raises CorruptionError when the data could not be read to its end.
+        """
+        ...
+
+    def take_bounded(self, count: int, plain_bytes: int) -> list[tuple[bytes, bytes]]:
+        """Like `take`, but stops soon after values of `plain_bytes` bytes: for values of any size.
+
+        Raises CorruptionError when the data could not be read to its end.
+        """
+        ...
+
+    def seek(self, key: bytes) -> None:
+        """Go on at `key` (or behind it), which must lie behind all that was taken."""
+        ...
 
 
 class Scan:

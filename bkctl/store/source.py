@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -21,12 +21,13 @@ from bkctl.store.inspector import (
     Inspector,
     StoreCrashError,
 )
-from bkctl.store.layout import locate
+from bkctl.store.layout import StoreLayout, locate
 from bkctl.store.manifest import LiveFile
 from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.replay import LogReplayer, Replayer
 from bkctl.store.tikv_config import read_tikv_config
 from bkctl.store.view import PinnedView
+from bkctl.store.view_files import ViewFiles
 from bkctl.titan.manifest import BlobFileMeta
 
 
@@ -38,6 +39,9 @@ class SourceOptions:
     would; without it such damage is an error. `api_version` overrides the
     store's own. `raft_log` says how far the raft log is applied, `raft_dir` where it is if not
     beside the kv store (`bkctl.raft.source`).
+
+    `master_key` is the file of the key of a store that is encrypted at rest, None for the one that
+    TiKV's own configuration names; `warn` is told of one that is not safe.
     """
 
     path: Path
@@ -47,6 +51,8 @@ class SourceOptions:
     api_version: int | None = None
     raft_log: RaftLogMode = RaftLogMode.COMMITTED
     raft_dir: Path | None = None
+    master_key: Path | None = None
+    warn: Callable[[str], None] = field(default=lambda message: None, compare=False)
 
 
 class Source:
@@ -63,17 +69,21 @@ class Source:
         Raises SourceError for what cannot be read, CorruptionError for what is damaged,
         StorageError where the temporary view has no room, CancelledError once `is_cancelled`.
         """
-        layout = locate(options.path, options.wal_dir)
+        layout = self._layout = locate(
+            options.path, options.wal_dir, options.master_key, options.warn
+        )
         self._options = options
+        self._files: ViewFiles | None = None
         self._replayer = replayer or LogReplayer(is_cancelled)
         # Both are started before there are descriptors to be inherited.
         self._inspector = Inspector(is_cancelled)
         try:
             self._replayer.start(layout)
-            self._view = PinnedView(layout, options.work_dir, point_in_time=options.point_in_time)
+            self._view = _pinned(layout, options, is_cancelled)
         except BaseException:
             self._inspector.close()
             self._replayer.close()
+            _close_dictionaries(layout)
             raise
         try:
             self._replayer.pinned(self._view)
@@ -108,7 +118,7 @@ class Source:
 
             for file in self.live_files():
                 try:
-                    with FileReader(self.read_path(file)) as reader:
+                    with self.open_live(file) as reader:
                         check_outline(reader, str(self.path / file.name))
                 except CorruptionError as e:
                     raise CorruptionError(f"{e} ({str(crash).partition(': ')[2]})") from None
@@ -144,6 +154,7 @@ class Source:
         self._replayer.close()
         self._inspector.close()
         self._view.close()
+        _close_dictionaries(self._layout)
 
     @property
     def db_dir(self) -> Path:
@@ -187,8 +198,27 @@ class Source:
         return self._view.narrow(files)
 
     def read_path(self, file: LiveFile) -> Path:
-        """Where to read a file of the view."""
+        """Where a file of the view is, encrypted if it is so in the store."""
         return self.db_dir / file.name
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the store has files that are encrypted at rest."""
+        return self._layout.at_rest is not None
+
+    def open_live(self, file: LiveFile) -> FileReader:
+        """Open a file of the view to read its plain bytes; StorageError."""
+        if self._files is None:
+            self._files = ViewFiles(self.db_dir)
+        return self._files.open(file.name)
+
+    def open_file(self, path: Path) -> FileReader:
+        """Open any file of the store's own, pinned or not, to read its plain bytes.
+
+        Raises StorageError where it cannot be opened, SourceError where its key cannot be had.
+        """
+        at_rest = self._layout.at_rest
+        return FileReader(path) if at_rest is None else at_rest.open(path)
 
     def require(self, *families: str) -> None:
         """Raise SourceError, by name, for a column family that the store does not have."""
@@ -212,3 +242,20 @@ class Source:
         """Tell which of `keys` a column family of the view does not show."""
         with self._naming_the_file():
             return self._inspector.missing(family, keys)
+
+
+def _pinned(
+    layout: StoreLayout, options: SourceOptions, is_cancelled: Callable[[], bool]
+) -> PinnedView:
+    work_dir, point_in_time = options.work_dir, options.point_in_time
+    if layout.at_rest is None:
+        return PinnedView(layout, work_dir, point_in_time=point_in_time)
+    from bkctl.store.sealed_view import SealedView
+
+    at_rest = layout.at_rest
+    return SealedView(layout, at_rest, work_dir, is_cancelled, point_in_time=point_in_time)
+
+
+def _close_dictionaries(layout: StoreLayout) -> None:
+    if layout.at_rest is not None:
+        layout.at_rest.close()

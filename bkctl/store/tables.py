@@ -7,7 +7,6 @@ UnreadableError, and is RocksDB's to read.
 
 from __future__ import annotations
 
-import os
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bkctl.codec.log import file_blocks
 from bkctl.errors import BkctlError
 from bkctl.sst.columns import Columns, decode_blocks, row_counts
 from bkctl.sst.format import BlockHandle
 from bkctl.sst.properties import EXTERNAL_VERSION
 from bkctl.sst.reader import RANGE_DELETIONS, FileReader, SstReader
-from bkctl.store.manifest import LiveFile, read_manifest
+from bkctl.store.manifest import LiveFile, ManifestState, read_manifest
+from bkctl.store.view_files import ViewFiles, reader_blocks
 
 # What is kept of an open file is its index: about 100 bytes a block.
 _OPEN_TABLES = 64
@@ -45,11 +44,14 @@ class Table:
     `sequence` is the sequence number of all its records, None where each has its own.
     """
 
-    def __init__(self, path: Path, file: LiveFile) -> None:
-        """Open it; UnreadableError for what this module does not read, CorruptionError."""
-        self._reader = FileReader(path)
+    def __init__(self, reader: FileReader, file: LiveFile) -> None:
+        """Open what `reader`, the table's from here on, reads.
+
+        Raises UnreadableError for what this module does not read, CorruptionError.
+        """
+        self._reader = reader
         try:
-            sst = SstReader(self._reader, file.name, ingested=True)
+            sst = SstReader(reader, file.name, ingested=True)
             _check_readable(sst)
             self._sst = sst
             self._separators, self._offsets, self._sizes = _index(sst)
@@ -185,9 +187,11 @@ class Run:
 class Tables:
     """The files of a view, by family; open ones are kept, the last used ones longest."""
 
-    def __init__(self, db_dir: Path) -> None:
-        """Nothing is read before the first `runs`."""
-        self._db_dir = db_dir
+    def __init__(self, db_dir: Path, files: ViewFiles | None = None) -> None:
+        """Nothing is read before the first `runs`; `files` opens files, if not as `db_dir` says."""
+        self.db_dir = db_dir
+        self._view_files = files
+        self._state: ManifestState | None = None
         self._files: dict[str, list[LiveFile]] | None = None
         self._open: OrderedDict[int, Table] = OrderedDict()
         # Those of the open files' indexes.
@@ -200,14 +204,18 @@ class Tables:
         self._open.clear()
         self._blocks = 0
 
+    def state(self) -> ManifestState:
+        """What the MANIFEST adds up to; raises CorruptionError, OSError."""
+        if self._state is None:
+            current = (self.db_dir / "CURRENT").read_text().strip()
+            with self.view().open(current) as log:
+                self._state = read_manifest(reader_blocks(log), self.db_dir / current)
+        return self._state
+
     def files(self) -> dict[str, list[LiveFile]]:
         """All files by family, as the MANIFEST has them; raises CorruptionError, OSError."""
         if self._files is None:
-            current = (self._db_dir / "CURRENT").read_text().strip()
-            manifest = self._db_dir / current
-            with manifest.open("rb") as log:
-                size = os.fstat(log.fileno()).st_size
-                state = read_manifest(file_blocks(log.fileno(), size), manifest)
+            state = self.state()
             self._files = {name: [] for name in state.families}
             for file in state.live_files:
                 self._files[file.family].append(file)
@@ -233,7 +241,7 @@ class Tables:
         """The file, opened or still open; a later call may close it again."""
         table = self._open.get(file.number)
         if table is None:
-            table = Table(self._db_dir / file.name, file)
+            table = Table(self.view().open(file.name), file)
             self._open[file.number] = table
             self._blocks += len(table)
             while len(self._open) > 1 and (
@@ -244,3 +252,9 @@ class Tables:
                 oldest.close()
         self._open.move_to_end(file.number)
         return table
+
+    def view(self) -> ViewFiles:
+        """Opens the files of the view."""
+        if self._view_files is None:
+            self._view_files = ViewFiles(self.db_dir)
+        return self._view_files

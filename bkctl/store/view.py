@@ -32,6 +32,7 @@ from bkctl.codec.log import TornTailError, file_blocks
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.files.small import open_regular
 from bkctl.folders import PrivateFolder, making_files
+from bkctl.sst.source import FileReader
 from bkctl.store.blob_pins import BlobPins
 from bkctl.store.descriptors import allow_descriptors
 from bkctl.store.layout import StoreLayout
@@ -134,6 +135,9 @@ class PinnedView:
         `state` then tells of those, too.
         """
         yield self.db_dir
+        self._read_state()
+
+    def _read_state(self) -> None:
         manifest = self.db_dir / manifest_name(current(self.db_dir), self.source)
         with opened_manifest(manifest) as (descriptor, size):
             self.state = self._read_manifest(descriptor, size, manifest)
@@ -154,11 +158,11 @@ class PinnedView:
                 if file.name not in hidden_names:
                     (narrow / file.name).symlink_to(self.db_dir / file.name)
             path = self.db_dir / manifest
-            with opened_manifest(path) as (descriptor, size), (narrow / manifest).open("xb") as out:
-                out.writelines(without_files(file_blocks(descriptor, size), path, hidden))
+            with opened_manifest(path) as (descriptor, size):
+                content = without_files(self._blocks(path, descriptor, size), path, hidden)
+                self._write_manifest(narrow, manifest, content)
             if (self.db_dir / FOLDER).is_dir():
                 (narrow / FOLDER).symlink_to(self.db_dir / FOLDER)
-            (narrow / "CURRENT").write_text(f"{manifest}\n")
         return narrow
 
     def _pin(self) -> ManifestState:
@@ -177,25 +181,27 @@ class PinnedView:
         # Before RocksDB's, and unchanged when that is pinned: see BlobPins.
         if not self._blobs.pin():
             return None
-        named = current(db_dir)
+        said = current(db_dir)
+        named = self._plain_current(said)
         manifest = self._manifest = db_dir / manifest_name(named, db_dir)
         with contextlib.ExitStack() as stack:
             try:
                 opened = stack.enter_context(opened_manifest(manifest))
+                self._settle_manifest(manifest, *opened)
             except CorruptionError:
-                if current(db_dir) != named:
+                if current(db_dir) != said:
                     return None
                 raise
-            return self._try_pin_as(named, opened, stack)
+            return self._try_pin_as(said, opened, stack)
 
     def _try_pin_as(
-        self, named: bytes, opened: tuple[int, int], stack: contextlib.ExitStack
+        self, said: bytes, opened: tuple[int, int], stack: contextlib.ExitStack
     ) -> ManifestState | None:
-        """Pin what the open MANIFEST names, of its descriptor and size; CURRENT said `named`."""
+        """Pin what the open MANIFEST names, of its descriptor and size; CURRENT said so."""
         db_dir, manifest = self._layout.db_dir, self._manifest
 
         def moved_on() -> bool:
-            if current(db_dir) != named or size_of(manifest) != opened[1]:
+            if current(db_dir) != said or size_of(manifest) != opened[1]:
                 return True
             return self._blobs.moved_on()
 
@@ -216,6 +222,12 @@ class PinnedView:
                 return None
             raise
         stack.callback(close_logs, logs)
+        try:
+            self._settle(state, logs)
+        except CorruptionError:
+            if moved_on():
+                return None
+            raise
         if moved_on():
             return None
         self._fill(state, manifest.name, opened, logs)
@@ -226,7 +238,7 @@ class PinnedView:
         return state
 
     def _read_manifest(self, descriptor: int, size: int, path: Path) -> ManifestState:
-        blocks = file_blocks(descriptor, size)
+        blocks = self._blocks(path, descriptor, size)
         return read_manifest(blocks, path, torn_tail_ok=self._point_in_time)
 
     def _open_files(self, state: ManifestState) -> None:
@@ -259,7 +271,13 @@ class PinnedView:
     def _check_logs(self, state: ManifestState, logs: list[OpenLog]) -> None:
         """Cut the copies of the logs where they end; raises CorruptionError for damage in them."""
         with making_files(self.db_dir):
-            kept = check_logs(logs, self.db_dir, state, point_in_time=self._point_in_time)
+            kept = check_logs(
+                logs,
+                self.db_dir,
+                state,
+                point_in_time=self._point_in_time,
+                opened=self._open_copy,
+            )
             # RocksDB looks for empty ones, too, if the MANIFEST counts them.
             if not state.tracked_logs and not any(log.has_writes for log in kept):
                 kept = []
@@ -285,9 +303,35 @@ class PinnedView:
                 link_open(self.db_dir / file.name, self._descriptors[file.name], original)
             self._blobs.link_into(self.db_dir)
             _copy_prefix(opened[0], self.db_dir / manifest, opened[1])
-            (self.db_dir / "CURRENT").write_text(f"{manifest}\n")
+            self._name_manifest(self.db_dir, manifest)
             for log in logs:
                 _copy_prefix(log.descriptor, self.db_dir / log.path.name, log.size)
+
+    def _plain_current(self, said: bytes) -> bytes:
+        """What a CURRENT of this content says."""
+        return said
+
+    def _settle_manifest(self, manifest: Path, descriptor: int, size: int) -> None:
+        """Find out what is to be known of the store's MANIFEST, which is open."""
+
+    def _settle(self, state: ManifestState, logs: list[OpenLog]) -> None:
+        """Find out what else is to be known of the files, as long as they are pinned."""
+
+    def _blocks(self, manifest: Path, descriptor: int, size: int) -> Iterator[bytes]:
+        """What an open MANIFEST holds, of the store's or of the view's, as blocks."""
+        return file_blocks(descriptor, size)
+
+    def _open_copy(self, path: Path) -> FileReader:
+        """Open a file of the view to read its plain bytes."""
+        return FileReader(path)
+
+    def _write_manifest(self, folder: Path, manifest: str, content: Iterable[bytes]) -> None:
+        with (folder / manifest).open("xb") as out:
+            out.writelines(content)
+        self._name_manifest(folder, manifest)
+
+    def _name_manifest(self, folder: Path, manifest: str) -> None:
+        (folder / "CURRENT").write_text(f"{manifest}\n")
 
 
 def _unknown_files(db_dir: Path, state: ManifestState) -> tuple[Path, ...]:

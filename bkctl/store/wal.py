@@ -28,6 +28,7 @@ from pathlib import Path
 from bkctl.codec.crc32c import masked_crc32c
 from bkctl.codec.log import BLOCK_SIZE
 from bkctl.errors import CorruptionError
+from bkctl.sst.source import FileReader
 
 _HEADER = struct.Struct("<IHB")
 _LOG_NUMBER_SIZE = 4
@@ -41,6 +42,9 @@ _BLOCKS_AT_ONCE = 32
 _ZSTD = 7
 # RocksDB's own bound is 4 GiB; TiKV's batches are of some MiB.
 _MAX_BATCH = 1 << 30
+
+Opener = Callable[[Path], FileReader]
+"""Opens a file to read its plain bytes; raises StorageError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +78,29 @@ class _Trouble(Exception):
         self.offset = offset
 
 
-def read_wal(path: Path, number: int) -> WalSummary:
+def read_wal(path: Path, number: int, opened: Opener = FileReader) -> WalSummary:
     """Read the log with this number from beginning to end; `path` may be a copy of it.
 
-    Memory is bounded by the largest record. Raises OSError.
+    `opened` opens it. Memory is bounded by the largest record. Raises StorageError.
     """
-    with path.open("rb", buffering=0) as file:
-        size = path.stat().st_size
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        return _Reader(read, size, number).summarize()
+    with opened(path) as file:
+        return _Reader(file, number).summarize()
 
 
-def read_batches(path: Path, number: int) -> Iterator[bytes]:
+def read_batches(path: Path, number: int, opened: Opener = FileReader) -> Iterator[bytes]:
     """Yield the write batches of a log that `read_wal` found whole, decompressed.
 
-    Memory is bounded by the largest one. Raises OSError, CorruptionError for one that decompresses
-    to more than any could be.
+    `opened` opens it. Memory is bounded by the largest batch. Raises CorruptionError, without the
+    log's name, where it is not whole after all or one decompresses to more than any could be;
+    StorageError.
     """
-    with path.open("rb", buffering=0) as file:
-        size = path.stat().st_size
-
-        def read(offset: int, length: int) -> bytes:
-            file.seek(offset)
-            return file.read(length)
-
-        yield from _Reader(read, size, number).batches()
+    with opened(path) as file:
+        yield from _Reader(file, number).batches()
 
 
 class _Reader:
-    def __init__(self, read: Callable[[int, int], bytes], size: int, number: int) -> None:
-        self._read, self._size = read, size
+    def __init__(self, file: FileReader, number: int) -> None:
+        self._read, self._size = file.read_at, file.size
         self._number = number & 0xFFFFFFFF
         self._end = 0
         self._first: int | None = None

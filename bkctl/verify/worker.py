@@ -13,6 +13,7 @@ from bkctl.repository.catalog import open_backup
 from bkctl.shortage import what_failed
 from bkctl.storage.url import OpenedStorage
 from bkctl.store.database import Database
+from bkctl.store.open_view import open_database
 from bkctl.verify.against import compare_segment
 from bkctl.verify.file import PairCheck
 from bkctl.verify.task import (
@@ -41,7 +42,7 @@ class _OpenedDatabase:
         if self._database is None or self._db_dir != db_dir:
             if self._database is not None:
                 self._database.close()
-            self._database = Database(db_dir, source)
+            self._database = open_database(db_dir, source)
             self._db_dir = db_dir
         return self._database
 

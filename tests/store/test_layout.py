@@ -6,19 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from bkctl.codec.varint import encode_uvarint
-from bkctl.errors import SourceError
+from bkctl.errors import CorruptionError, SourceError
+from bkctl.proto import encryptionpb_pb2 as pb
 from bkctl.store.layout import locate
+from tests.store.at_rest import encrypt_store, file_dict
 from tests.store.test_manifest import make_store
-
-
-def field(number: int, value: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + encode_uvarint(len(value)) + value
-
-
-def file_dict(name: bytes, method: int) -> bytes:
-    info = b"\x08\x01" + field(2, b"i" * 16) + bytes([0x18, method])
-    return b"\x01" * 16 + field(1, field(1, name) + field(2, info))
 
 
 @pytest.fixture
@@ -60,23 +52,36 @@ def test_blob_files_are_no_obstacle(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "db"])
-def test_encryption_at_rest_is_refused(data_dir: Path, given: str) -> None:
-    (data_dir / "file.dict").write_bytes(file_dict(b"db/000012.sst", 2))
-    with pytest.raises(SourceError, match=r"encrypted at rest.*000012\.sst"):
+def test_encryption_at_rest_needs_its_key(data_dir: Path, given: str) -> None:
+    store = encrypt_store(data_dir)
+    with pytest.raises(SourceError, match=r"key\.dict.*encrypted at rest.*--master-key"):
         locate(data_dir / given)
+    layout = locate(data_dir / given, master_key=store.key_file)
+    assert layout.at_rest is not None
+    assert layout.at_rest.encrypts
 
 
 def test_a_dictionary_that_names_no_encrypted_file_is_no_obstacle(data_dir: Path) -> None:
-    (data_dir / "file.dict").write_bytes(file_dict(b"db/000012.sst", 1))
-    assert locate(data_dir).db_dir == data_dir / "db"
-    (data_dir / "file.dict").write_bytes(b"\x01" * 16)
-    assert locate(data_dir).db_dir == data_dir / "db"
+    plain = pb.FileInfo(method=pb.PLAINTEXT)
+    for files in ({"/data/db/000012.sst": plain}, {}):
+        for version in (1, 2):
+            (data_dir / "file.dict").write_bytes(file_dict(files, version))
+            layout = locate(data_dir)
+            assert (layout.db_dir, layout.at_rest) == (data_dir / "db", None)
 
 
-def test_an_unreadable_dictionary_counts_as_encrypted(data_dir: Path) -> None:
+def test_an_unreadable_dictionary_is_refused(data_dir: Path) -> None:
     (data_dir / "file.dict").write_bytes(b"\xff" * 40 + b"db/000012.sst" + b"\xff")
-    with pytest.raises(SourceError, match="encrypted at rest"):
+    with pytest.raises(CorruptionError, match=r"file\.dict: unknown version 255"):
         locate(data_dir)
+
+
+def test_logs_elsewhere_are_told_by_encrypted_options(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "wal").mkdir()
+    for options in (data_dir / "db").glob("OPTIONS-*"):
+        options.write_text(f"[DBOptions]\n  wal_dir={tmp_path}/wal\n")
+    store = encrypt_store(data_dir)
+    assert locate(data_dir, master_key=store.key_file).told_wal_dir == tmp_path / "wal"
 
 
 def test_logs_kept_elsewhere_have_to_be_there(data_dir: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ data directory/
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bkctl.errors import CorruptionError, SourceError
@@ -25,6 +26,15 @@ from bkctl.store.tikv_config import read_tikv_config
 _ATTEMPTS = 20
 
 
+@dataclass(frozen=True, slots=True)
+class AtRestPlace:
+    """Where the dictionaries are, the RocksDB, and the file of the master key if one was given."""
+
+    folder: Path
+    db_dir: Path
+    master_key: Path | None
+
+
 class AtRest:
     """Which files of a store are encrypted, and with what; `folder` holds the dictionaries."""
 
@@ -33,6 +43,7 @@ class AtRest:
 
         `warn` is told of a key file that is not safe. Raises CorruptionError, SourceError.
         """
+        self.place = AtRestPlace(folder, db_dir, master_key)
         config = read_tikv_config(db_dir)
         keys = MasterKeys(master_key, config, warn)
         self._files = FileDictionary(folder / FILE_DICT, keys)
