@@ -25,7 +25,7 @@ from bkctl.bench.measure import CommandFailedError, run_measured
 from bkctl.bench.results import BKCTL, FULL, Findings, Result, StoreFacts
 from bkctl.bench.stores import END_TS, INCREMENT_TS, StoreKind, make_store, region_map_of
 from bkctl.errors import BkctlError, StorageError, UsageError
-from bkctl.store.layout import locate
+from bkctl.store.layout import is_encrypted, locate
 
 _FOLDER = "bkctl-bench-"
 
@@ -183,6 +183,11 @@ class _Bench:
 
     def _subject(self, name: str, own: OwnStore, rows: int | None) -> Subject:
         """Plan the backup, so that what cannot be backed up is refused before anything runs."""
+        if is_encrypted(own.db):
+            raise UsageError(
+                f"{own.db}: the store is encrypted at rest, and what bkctl bench makes of it would "
+                "be plain; measure a made store, or take a backup of it to noop://"
+            )
         reading = ["--region-map", own.region_map]
         if own.is_raw:
             reading += ["--raw", *(["--cf", own.family] if own.family else [])]

@@ -145,6 +145,7 @@ def backup(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
+    master_key: options.MasterKey = None,
     allow_minority: stores_of.AllowMinority = False,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
@@ -180,6 +181,7 @@ def backup(
             *(work_dir, wal_dir, recovery, api_version),
             raft_log=raft_log,
             raft_dir=raft_dir,
+            master_key=master_key,
         )
         if others and choice != "store":
             raise UsageError(

@@ -161,6 +161,14 @@ RecoveryOption = Annotated[
     Recovery,
     option("--recovery", help="Refuse a damaged end of log, or take what lies before it."),
 ]
+MasterKey = Annotated[
+    Path | None,
+    option(
+        "--master-key",
+        metavar="FILE",
+        help="The master key of a store encrypted at rest; default: where last_tikv.toml has it.",
+    ),
+]
 Jobs = Annotated[
     int | None,
     option(

@@ -90,6 +90,7 @@ def ranges(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
+    master_key: options.MasterKey = None,
     allow_minority: stores_of.AllowMinority = False,
     read_all: options.ReadAll = False,
     json: options.Json = False,
@@ -109,7 +110,10 @@ def ranges(
     )
     options.check_ts_window(window.start_ts, window.end_ts)
     opening = stores_of.store_options(
-        *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+        *(db, work_dir, wal_dir, recovery),
+        raft_log=raft_log,
+        raft_dir=raft_dir,
+        master_key=master_key,
     )
     if len(opening) > 1 and choice != "store":
         raise UsageError(

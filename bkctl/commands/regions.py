@@ -72,6 +72,7 @@ def regions(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
+    master_key: options.MasterKey = None,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,
@@ -82,7 +83,10 @@ def regions(
     opening = None
     if db is not None:
         opening = stores_of.source_options(
-            *(db, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+            *(db, work_dir, wal_dir, recovery),
+            raft_log=raft_log,
+            raft_dir=raft_dir,
+            master_key=master_key,
         )
     if show_raft:
         _show_raft(opening, json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from bkctl.commands import options
 from bkctl.errors import UsageError
 from bkctl.store.raft_log_mode import RaftLogMode as RaftLogMode
+from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.store.source import SourceOptions
@@ -55,13 +56,18 @@ def source_options(
     *,
     raft_log: RaftLogMode = RaftLogMode.COMMITTED,
     raft_dir: Path | None = None,
+    master_key: Path | None = None,
 ) -> SourceOptions:
     """How to open the store that the options name."""
     from bkctl.store.source import SourceOptions
 
     number = None if api_version is None else options.api_number(api_version)
     point_in_time = recovery is options.Recovery.POINT_IN_TIME
-    return SourceOptions(db, work_dir, wal_dir, point_in_time, number, raft_log, raft_dir)
+    return SourceOptions(
+        *(db, work_dir, wal_dir, point_in_time, number, raft_log, raft_dir),
+        master_key=master_key,
+        warn=lambda message: log.warning("key_file", message),
+    )
 
 
 def store_options(
@@ -73,6 +79,7 @@ def store_options(
     *,
     raft_log: RaftLogMode = RaftLogMode.COMMITTED,
     raft_dir: Path | None = None,
+    master_key: Path | None = None,
 ) -> list[SourceOptions]:
     """How to open the stores that the options name; none where they name none."""
     paths = [path for text in dbs or () for path in _matches(text)]
@@ -81,7 +88,10 @@ def store_options(
             raise UsageError(f"{name} is one store's; it cannot go with several --db")
     return [
         source_options(
-            *(path, work_dir, wal_dir, recovery, api_version), raft_log=raft_log, raft_dir=raft_dir
+            *(path, work_dir, wal_dir, recovery, api_version),
+            raft_log=raft_log,
+            raft_dir=raft_dir,
+            master_key=master_key,
         )
         for path in paths
     ]

@@ -67,6 +67,7 @@ def verify(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
+    master_key: options.MasterKey = None,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -86,7 +87,10 @@ def verify(
     store = None
     if against is not None:
         opening = stores_of.source_options(
-            *(against, work_dir, wal_dir, recovery), raft_log=raft_log, raft_dir=raft_dir
+            *(against, work_dir, wal_dir, recovery),
+            raft_log=raft_log,
+            raft_dir=raft_dir,
+            master_key=master_key,
         )
         store = _against(opening, region_map)
     spec = parse_storage(options.required("--storage", storage))
