@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from bkctl.codec.log import TornTailError, file_blocks
@@ -60,12 +61,12 @@ class BlobPins:
             self.close()
             self.files = ()
             return True
-        self._manifest = self._folder / manifest_name(self._current, self._folder)
-        self._size = -1
+        named = manifest_name(self._plain_current(self._current), self._folder)
+        self._manifest, self._size = self._folder / named, -1
         try:
             with opened_manifest(self._manifest) as (descriptor, self._size):
                 self.files = read_titan_manifest(
-                    file_blocks(descriptor, self._size),
+                    self._blocks(self._manifest, descriptor, self._size),
                     self._manifest,
                     torn_tail_ok=self._point_in_time,
                 )
@@ -100,6 +101,14 @@ class BlobPins:
             if "CURRENT" in names or any(name.endswith(".blob") for name in names):
                 return current(self._folder)
         return _EMPTY
+
+    def _plain_current(self, said: bytes) -> bytes:
+        """What a CURRENT of this content says."""
+        return said
+
+    def _blocks(self, manifest: Path, descriptor: int, size: int) -> Iterator[bytes]:
+        """What the open MANIFEST holds as blocks."""
+        return file_blocks(descriptor, size)
 
     def _open_files(self) -> None:
         wanted = {file.name: file for file in self.files}

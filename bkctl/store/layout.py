@@ -102,8 +102,6 @@ def _locate(
         what = "its CURRENT file is missing" if manifests else "no RocksDB directory (no CURRENT)"
         raise SourceError(f"{path}: {what}; give the TiKV data directory or its db/")
     at_rest = _open_dictionaries(db_dir, master_key, warn)
-    if at_rest is not None:
-        _refuse_titan(db_dir)
     options = _newest_options(db_dir, at_rest)
     recycles = _recycles(options)
     if wal_dir is None:
@@ -112,16 +110,6 @@ def _locate(
     if not wal_dir.is_dir():
         raise SourceError(f"{wal_dir}: no such directory for the write-ahead logs (--wal-dir)")
     return StoreLayout(db_dir, wal_dir, recycles, is_wal_dir_given=True, at_rest=at_rest)
-
-
-def _refuse_titan(db_dir: Path) -> None:
-    folder = db_dir / "titandb"
-    if folder.is_dir() and any(name.endswith(".blob") for name in os.listdir(folder)):
-        raise SourceError(
-            f"{folder}: the store is encrypted at rest and keeps values in Titan blob files, which "
-            "bkctl cannot read both at once; turn Titan off and compact it away, or back up "
-            "through the cluster"
-        )
 
 
 def _open_dictionaries(

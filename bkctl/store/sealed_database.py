@@ -20,6 +20,7 @@ from bkctl.store.merge import SEEK_CHUNK, MergedScan
 from bkctl.store.scan import RecordScan
 from bkctl.store.tables import Tables, UnreadableError
 from bkctl.titan.blobs import Blobs
+from bkctl.titan.manifest import FOLDER
 
 _SINGLE_FILE = ".sst: "
 
@@ -95,6 +96,16 @@ class SealedDatabase(Database):
             raise self._refusal(why) from None
 
         return Ways(lambda: self.tables(family), go_on, self._blob_files())
+
+    def _blob_files(self) -> Blobs:
+        if self._blobs is None:
+            files = self._own_tables.view()
+            self._blobs = Blobs(
+                self._db_dir / FOLDER,
+                self._source / FOLDER,
+                lambda path: files.open(f"{FOLDER}/{path.name}"),
+            )
+        return self._blobs
 
     def tables(self, family: str) -> Tables:
         """See Database."""

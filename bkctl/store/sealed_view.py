@@ -2,6 +2,7 @@
 
     bkctl-view-…/db/     on disk, as `view` shows it; in it
       000014.sst         link to an open file of the store, encrypted as it is there
+      titandb/           links to blob files, which are so, too
       MANIFEST-000005    copy, encrypted as in the store, or with a key of the view's own
       000021.log         copy, encrypted as in the store; gone once it is replayed
       000031.sst         what logs were replayed into, encrypted with a key of the view's own
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bkctl.codec.cipher import IV_SIZE, random_cipher
-from bkctl.codec.log import BLOCK_SIZE, blocks_of
+from bkctl.codec.log import BLOCK_SIZE
 from bkctl.errors import CorruptionError, SourceError
 from bkctl.folders import making_files
 from bkctl.sst.format import is_magic
@@ -29,6 +30,7 @@ from bkctl.sst.source import FileReader
 from bkctl.store.atrest.decrypted import FileKey, crypted_chunks, open_file
 from bkctl.store.atrest.dictionary import AtRest
 from bkctl.store.atrest.view_keys import encode_keys
+from bkctl.store.blob_pins import BlobPins
 from bkctl.store.flush import FLUSH_BUFFER, LogFlusher
 from bkctl.store.layout import StoreLayout
 from bkctl.store.log_format import Beginning, beginning
@@ -36,10 +38,19 @@ from bkctl.store.log_pieces import log_pieces
 from bkctl.store.logs import OpenLog
 from bkctl.store.manifest import LiveFile, ManifestState
 from bkctl.store.memory import MemoryFile, remove_memory_leftovers
+from bkctl.store.sealed_files import (
+    SealedBlobPins,
+    crypted_blocks,
+    manifest_key,
+    no_entry,
+    plain_current,
+)
 from bkctl.store.sealed_writer import SealedWriter, write_sealed
 from bkctl.store.view import PinnedView
 from bkctl.store.view_files import KEYS, OWN, take_added
 from bkctl.store.wal import read_batches
+from bkctl.titan.log_entries import with_marked_indexes
+from bkctl.titan.manifest import FOLDER
 
 _MAGIC_SIZE = 8
 # So that what a family has in a piece is one file, most often.
@@ -103,8 +114,10 @@ class SealedView(PinnedView):
         self._put_keys(self.db_dir, keys)
 
     def _batches(self, path: Path, number: int) -> Iterator[bytes]:
+        has_blobs = (self.db_dir / FOLDER).is_dir()
         try:
-            yield from read_batches(path, number, self._open_copy)
+            for batch in read_batches(path, number, self._open_copy):
+                yield (with_marked_indexes(batch) if has_blobs else None) or batch
         except CorruptionError as e:
             raise CorruptionError(f"{self.source / path.name}: {e}") from None
 
@@ -116,27 +129,22 @@ class SealedView(PinnedView):
         if added:
             self._put_keys(self.db_dir, self._keys)
 
+    def _blob_pins(self) -> BlobPins:
+        # Kept as what it is: it has the keys of what it pins.
+        self._sealed_blobs = SealedBlobPins(
+            self._at_rest, self._layout.db_dir, point_in_time=self._point_in_time
+        )
+        return self._sealed_blobs
+
     def _plain_current(self, said: bytes) -> bytes:
-        self._at_rest.refresh()
-        key = self._at_rest.key_of(self._layout.db_dir / "CURRENT")
-        # TiKV up to 5.0 encrypted it; a later one writes it plain, whatever is noted of it.
-        plain = said if key is None else key.crypt(said, 0)
-        return plain if plain.startswith(b"MANIFEST-") else said
+        return plain_current(self._at_rest, self._layout.db_dir, said)
 
     def _settle_manifest(self, manifest: Path, descriptor: int, size: int) -> None:
-        self._at_rest.refresh()
-        self._keys = {}
-        key = self._at_rest.key_of(manifest)
-        if key is not None:
-            self._keys[manifest.name] = key
-            return
-        head = os.pread(descriptor, min(size, BLOCK_SIZE), 0)
-        if beginning(head) is not Beginning.WHOLE:
-            raise self._unknown(manifest, "MANIFEST")
+        key = manifest_key(self._at_rest, manifest, descriptor, size)
+        self._keys = {} if key is None else {manifest.name: key}
 
     def _blocks(self, manifest: Path, descriptor: int, size: int) -> Iterator[bytes]:
-        for chunk in crypted_chunks(descriptor, size, self._keys.get(manifest.name)):
-            yield from blocks_of(chunk)
+        return crypted_blocks(descriptor, size, self._keys.get(manifest.name))
 
     def _settle(self, state: ManifestState, logs: Sequence[OpenLog]) -> None:
         # Files' entries in the dictionary go after the files, so none of those that the MANIFEST
@@ -147,12 +155,13 @@ class SealedView(PinnedView):
             if key is not None:
                 self._keys[file.name] = key
             elif not self._is_sst(file.name, file.size):
-                raise self._unknown(self._layout.db_dir / file.name, "SST file")
+                raise no_entry(self._at_rest, self._layout.db_dir / file.name, "SST file")
         for log in logs:
             key = self._at_rest.key_of(log.path)
             if key is not None:
                 self._keys[log.path.name] = key
             self._check_log(log, key)
+        self._keys |= self._sealed_blobs.keys()
 
     def _is_sst(self, name: str, size: int) -> bool:
         start = max(0, size - _MAGIC_SIZE)
@@ -163,18 +172,12 @@ class SealedView(PinnedView):
         head = crypted_chunks(log.descriptor, min(log.size, BLOCK_SIZE), key)
         begins = beginning(b"".join(head))
         if key is None and begins in (Beginning.CUT, Beginning.DAMAGED):
-            raise self._unknown(log.path, "log")
+            raise no_entry(self._at_rest, log.path, "log")
         if begins is Beginning.DAMAGED and not self._point_in_time:
             raise CorruptionError(
                 f"{log.path}: does not begin with a log's record when decrypted: it is damaged; "
                 "--recovery point-in-time takes what lies before the damage, as TiKV would"
             )
-
-    def _unknown(self, path: Path, what: str) -> CorruptionError:
-        return CorruptionError(
-            f"{path}: is no plain {what}, and {self._at_rest.path} has no entry for it: one of the "
-            "two is damaged, or from another moment"
-        )
 
     def _open_copy(self, path: Path) -> FileReader:
         return open_file(path, self._keys.get(path.name))

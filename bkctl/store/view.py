@@ -75,7 +75,7 @@ class PinnedView:
         self._layout = layout
         self._point_in_time = point_in_time
         self._descriptors: dict[str, int] = {}
-        self._blobs = BlobPins(layout.db_dir, point_in_time=point_in_time)
+        self._blobs = self._blob_pins()
         self.unknown_files: tuple[Path, ...] = ()
         self.is_live = _is_open(layout.db_dir)
         self._folder = PrivateFolder(_PREFIX, work_dir)
@@ -306,6 +306,10 @@ class PinnedView:
             self._name_manifest(self.db_dir, manifest)
             for log in logs:
                 _copy_prefix(log.descriptor, self.db_dir / log.path.name, log.size)
+
+    def _blob_pins(self) -> BlobPins:
+        """What pins the blob files."""
+        return BlobPins(self._layout.db_dir, point_in_time=self._point_in_time)
 
     def _plain_current(self, said: bytes) -> bytes:
         """What a CURRENT of this content says."""

@@ -10,6 +10,7 @@ one by one: each has its own checksum, its own compression, and its key.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
@@ -34,8 +35,12 @@ _Read = tuple[BlobFile, int, bytes]
 class Blobs:
     """The blob files in `folder`, opened when they are needed; `shown` replaces it in messages."""
 
-    def __init__(self, folder: Path, shown: Path) -> None:
+    def __init__(
+        self, folder: Path, shown: Path, opened: Callable[[Path], FileReader] = FileReader
+    ) -> None:
+        """`opened` opens a file to read its plain bytes."""
         self._folder, self._shown = folder, shown
+        self._open_file = opened
         self._open: OrderedDict[int, tuple[FileReader, BlobFile]] = OrderedDict()
         # How much larger records are plain than as stored, as far as was seen last.
         self._growth = 1.0
@@ -151,7 +156,7 @@ class Blobs:
         name = blob_name(number)
         if not (self._folder / name).exists():
             raise CorruptionError(f"{self._shown / name}: {self._why_missing(key)}")
-        reader = FileReader(self._folder / name)
+        reader = self._open_file(self._folder / name)
         try:
             return reader, BlobFile(reader, str(self._shown / name))
         except BaseException:

@@ -19,6 +19,7 @@ from bkctl.mvcc.scan import EntryScanner
 from bkctl.mvcc.write import PUT, parse_write
 from bkctl.store.column_scan import ColumnScan
 from bkctl.store.database import Database
+from bkctl.store.open_view import open_database
 from bkctl.store.source import Source, SourceOptions
 from bkctl.titan.stored import StoredValues
 from examples.tikv_store import TikvStore
@@ -30,7 +31,7 @@ def scan(
     source: Source, start_ts: int, end_ts: int
 ) -> tuple[list[tuple[bytes, int]], Accounting, int]:
     """(raw key, commit_ts) of what is emitted, its accounting, and how many are in `default`."""
-    database = Database(source.db_dir, source.path)
+    database = open_database(source.db_dir, source.path)
     scanner = EntryScanner(database, DATA_PREFIX, DATA_END, start_ts, end_ts)
     writes, defaults = Accounting(), Accounting()
     emitted: list[tuple[bytes, int]] = []
