@@ -15,7 +15,8 @@ from bkctl.backup.opening import open_request
 from bkctl.backup.parts import left_of, span_of, whole_of
 from bkctl.backup.planning import plan_reads
 from bkctl.backup.request import BackupRequest
-from bkctl.backup.routes import write_routes
+from bkctl.backup.routes import NAME as ROUTES
+from bkctl.backup.routes import encode_routes
 from bkctl.backup.run import BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
@@ -100,7 +101,10 @@ def _routes(job: Job, chosen: ClusterRegions) -> Path:
         for region in chosen.region_map.regions
         if region.id in numbers and region.id not in lacking
     ]
-    return write_routes(job.stores.first.db_dir.parent, ranges)
+    sources = job.stores.sources
+    # Keys of an encrypted store are in no plain file.
+    keeper = next((source for source in sources if source.is_encrypted), job.stores.first)
+    return keeper.add_file(ROUTES, encode_routes(ranges))
 
 
 def _seal(job: Job) -> Cipher | None:

@@ -8,23 +8,19 @@ Sorted by the start key, without overlaps. It is as large as the plan, and so no
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bkctl.folders import making_files
 from bkctl.regions.plan import BackupRange
 
 NAME = "routes"
 
 
-def write_routes(folder: Path, ranges: Iterable[BackupRange]) -> Path:
-    """Write a plan's ranges down; StorageError where there is no room."""
-    path = folder / NAME
-    with making_files(path), path.open("w", encoding="ascii") as file:
-        for brange in sorted(ranges, key=lambda brange: brange.raw_start_key):
-            start, end = brange.raw_start_key.hex(), brange.raw_end_key.hex()
-            file.write(f"{start},{end},{brange.view}\n")
-    return path
+def encode_routes(ranges: Iterable[BackupRange]) -> Iterator[bytes]:
+    """The lines of the file for a plan's ranges."""
+    for brange in sorted(ranges, key=lambda brange: brange.raw_start_key):
+        start, end = brange.raw_start_key.hex(), brange.raw_end_key.hex()
+        yield f"{start},{end},{brange.view}\n".encode("ascii")
 
 
 class Routes:

@@ -86,6 +86,12 @@ class SealedView(PinnedView):
             file.close()
         self._in_memory.clear()
 
+    def add_file(self, name: str, content: Iterable[bytes]) -> Path:
+        """See PinnedView; the file is in memory."""
+        path = self.folder / name
+        self._put(path, content)
+        return path
+
     @contextmanager
     def replaying(self) -> Iterator[Path]:
         """See PinnedView; the store's own logs are replayed here."""

@@ -201,6 +201,13 @@ class Source:
         """Where a file of the view is, encrypted if it is so in the store."""
         return self.db_dir / file.name
 
+    def add_file(self, name: str, content: Iterable[bytes]) -> Path:
+        """Keep a file for workers as long as the view: in memory if the store is encrypted.
+
+        Raises StorageError where there is no room.
+        """
+        return self._view.add_file(name, content)
+
     @property
     def is_encrypted(self) -> bool:
         """Whether the store has files that are encrypted at rest."""

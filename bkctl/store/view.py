@@ -113,6 +113,13 @@ class PinnedView:
         """The private folder, to which others may add."""
         return self._folder.path
 
+    def add_file(self, name: str, content: Iterable[bytes]) -> Path:
+        """Add a file of its own to the private folder; StorageError where there is no room."""
+        path = self.folder / name
+        with making_files(path), path.open("wb") as out:
+            out.writelines(content)
+        return path
+
     @property
     def source(self) -> Path:
         """The store's own database directory, for messages."""

@@ -17,6 +17,7 @@ from tests.store.at_rest import METHODS, EncryptedStore, encrypt_store
 from tests.store.sealed import (
     SECRET,
     options_of,
+    plain_bytes_in,
     read,
     records_of,
 )
@@ -248,3 +249,17 @@ def test_flipped_and_cut_bytes_are_never_read_wrong(killed_store: Path, seed: in
         same.write_bytes(changed)
         assert found == read(SourceOptions(plain))
         same.write_bytes(whole)
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_files_that_are_added_to_an_encrypted_view_are_in_memory(
+    plain_store: Path, is_encrypted: bool
+) -> None:
+    options = SourceOptions(plain_store)
+    if is_encrypted:
+        options = options_of(encrypt_store(plain_store))
+    with Source(options) as source:
+        for content in ([b"added", b"1"], [b"added" * 2]):
+            path = source.add_file("routes", content)
+            assert path.read_bytes() == b"".join(content)
+        assert bool(plain_bytes_in(source.db_dir.parent, [b"added" * 2])) != is_encrypted
