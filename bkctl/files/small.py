@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 _OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -56,17 +57,21 @@ def read_small(path: Path | str, limit: int, *, waits: bool = False) -> bytes:
     With `waits`, a pipe without a name will do, which has its other end already: a shell's
     `<(command)` is one. What comes through it is waited for.
     """
+    return b"".join(read_pieces(path, limit, waits=waits))
+
+
+def read_pieces(path: Path | str, limit: int, *, waits: bool = False) -> Iterator[bytes]:
+    """Read a file as `read_small` does, at most a MiB at a time."""
     descriptor = _open_pipe(path) if waits and _is_unnamed(path) else open_regular(path, limit)
     try:
-        pieces, left = [], limit + 1
+        left = limit + 1
         while left and (piece := os.read(descriptor, min(left, _PIECE))):
-            pieces.append(piece)
             left -= len(piece)
+            yield piece
     finally:
         os.close(descriptor)
     if not left:
         raise _too_large(path, "more", limit)
-    return b"".join(pieces)
 
 
 def _is_unnamed(path: Path | str) -> bool:

@@ -6,36 +6,44 @@
     epoch    conf_ver · version
     peer     id · store_id · role_name or role (number) · is_witness
 
-id, both keys and epoch must be there. PD prints a leader without ids where it knows none.
+id, both keys and epoch must be there. PD prints a leader without ids where it knows none. A map is
+read region by region: a million of them are some 500 MB of text, which is never in memory.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from bkctl.errors import RegionMapError
-from bkctl.files.small import read_small
-from bkctl.regions.region import ROLES, Peer, Region, RegionEpoch
+from bkctl.files.small import read_pieces
+from bkctl.regions.collector import collector_paused
+from bkctl.regions.json_stream import JsonStream
+from bkctl.regions.region import ROLES, Peer, Peers, Region, RegionEpoch
 
 _MAX_U64 = (1 << 64) - 1
-# Some 500 bytes a region.
-_MAX_BYTES = 1 << 30
+# Some 500 bytes a region, three times that where it is indented.
+_MAX_BYTES = 1 << 32
 _ADVICE = "fetch the map again from PD (pd-ctl region)"
+_ROLE_NUMBERS: dict[str | int, int] = {
+    **{role: number for number, role in enumerate(ROLES)},
+    **{number: number for number in range(len(ROLES))},
+}
 
 
 def load(path: Path) -> list[Region]:
     """Read a file of PD's JSON; RegionMapError if it cannot be read or is malformed."""
     try:
-        text = read_small(path, _MAX_BYTES, waits=True)
+        return _read(read_pieces(path, _MAX_BYTES, waits=True), str(path))
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise RegionMapError(
             f"cannot read region map {path}: {reason}; check --region-map"
         ) from None
-    return parse(text, str(path))
 
 
 def parse(text: bytes | str, source: str) -> list[Region]:
@@ -44,14 +52,40 @@ def parse(text: bytes | str, source: str) -> list[Region]:
     Raises RegionMapError naming the source, the region (its id, or its index from 0 where it has
     none) and the field.
     """
-    document = _decode(text, source)
-    if isinstance(document, dict):
-        if "regions" not in document:
-            raise RegionMapError(f'{source}: no "regions" in it; {_ADVICE}')
-        document = document["regions"]
-    if not isinstance(document, list):
-        raise RegionMapError(f"{source}: regions: {_shown(document)} is no list; {_ADVICE}")
-    return [_region(entry, index, source) for index, entry in enumerate(document)]
+    return _read([text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text], source)
+
+
+def _read(pieces: Iterable[bytes], source: str) -> list[Region]:
+    with collector_paused():
+        stream = JsonStream(pieces, source, _ADVICE)
+        regions = _regions(stream, source)
+        stream.end()
+    return regions
+
+
+def _regions(stream: JsonStream, source: str) -> list[Region]:
+    if stream.peek() != "{":
+        return _region_list(stream, source)
+    regions = None
+    for name in stream.members():
+        # Of members with one name the last counts, as everywhere in JSON.
+        if name == "regions":
+            regions = _region_list(stream, source)
+        else:
+            stream.value()
+    if regions is None:
+        raise RegionMapError(f'{source}: no "regions" in it; {_ADVICE}')
+    return regions
+
+
+def _region_list(stream: JsonStream, source: str) -> list[Region]:
+    if stream.peek() != "[":
+        raise RegionMapError(f"{source}: regions: {_shown(stream.value())} is no list; {_ADVICE}")
+    reader = _Reader()
+    return [
+        reader.read(entry) or _region(entry, index, source)
+        for index, entry in enumerate(stream.elements())
+    ]
 
 
 def dump(regions: Iterable[Region]) -> str:
@@ -89,26 +123,88 @@ def _peer_as_json(peer: Peer) -> dict[str, object]:
     return document
 
 
-def _decode(text: bytes | str, source: str) -> object:
-    def no_number(name: str) -> object:
-        raise RegionMapError(f"{source}: {name} is no number that JSON knows; {_ADVICE}")
+class _Reader:
+    """Reads regions as PD prints them, fast; what is anything else is left to `_region`.
 
-    if isinstance(text, str):
-        text = text.removeprefix("\ufeff")
-    try:
-        # Bytes may be UTF-8 with or without a BOM, or UTF-16, which some shells redirect to.
-        document: object = json.loads(text, parse_constant=no_number)
-    except json.JSONDecodeError as e:
-        raise RegionMapError(
-            f"{source}: no JSON at line {e.lineno} column {e.colno} ({e.msg}); {_ADVICE}"
-        ) from None
-    except UnicodeDecodeError:
-        raise RegionMapError(f"{source}: no JSON: it is not text in UTF-8; {_ADVICE}") from None
-    except RecursionError:
-        raise RegionMapError(f"{source}: nested far deeper than a region map; {_ADVICE}") from None
-    except ValueError:
-        raise RegionMapError(f"{source}: a number in it is far too long; {_ADVICE}") from None
-    return document
+    What many regions have in common is made once: epochs, and keys at which one ends and the next
+    begins.
+    """
+
+    def __init__(self) -> None:
+        self._epochs: dict[tuple[int, int], RegionEpoch] = {}
+        self._keys: dict[bytes, bytes] = {}
+
+    def read(self, entry: object) -> Region | None:
+        """The region; None if anything in it is not what it should be, or is told in another way"""
+        if not isinstance(entry, dict):
+            return None
+        pack = Peers.ENTRY.pack
+        try:
+            region_id = entry["id"]
+            start_key, end_key = self._key(entry["start_key"]), self._key(entry["end_key"])
+            epoch = self._epoch(entry["epoch"])
+            peers = entry.get("peers")
+            packed = [pack(*_peer_fields(peer)) for peer in peers or ()]
+            leader = entry.get("leader")
+            size, keys = entry.get("approximate_size"), entry.get("approximate_keys")
+            led_by = None if leader is None else Peers.peer_of(*_peer_fields(leader))
+        except (KeyError, TypeError, ValueError, AttributeError, struct.error):
+            return None
+        if not (
+            _is_number(region_id, 1)
+            and (not end_key or start_key < end_key)
+            and (peers is None or type(peers) is list)
+            and (size is None or _is_number(size))
+            and (keys is None or _is_number(keys))
+        ):
+            return None
+        return Region(
+            *(region_id, start_key, end_key, epoch, Peers(b"".join(packed)), led_by, size, keys)
+        )
+
+    def _key(self, text: str) -> bytes:
+        key = bytes.fromhex(text)
+        if 2 * len(key) != len(text):
+            raise ValueError
+        # Most keys come twice, and never again.
+        known = self._keys.pop(key, None)
+        if known is None:
+            self._keys[key] = key
+        return known or key
+
+    def _epoch(self, entry: dict[str, object]) -> RegionEpoch:
+        conf_ver, version = entry["conf_ver"], entry["version"]
+        if not (_is_number(conf_ver) and _is_number(version)):
+            raise ValueError
+        epoch = self._epochs.get((conf_ver, version))
+        if epoch is None:
+            epoch = self._epochs[conf_ver, version] = RegionEpoch(conf_ver, version)
+        return epoch
+
+
+def _is_number(value: object, least: int = 0) -> TypeGuard[int]:
+    return type(value) is int and least <= value <= _MAX_U64
+
+
+def _peer_fields(entry: dict[str, object]) -> tuple[int, int, int]:
+    """What `Peers.ENTRY` takes of a peer; raises anything for one that is not all right."""
+    peer_id, store_id = entry["id"], entry["store_id"]
+    role = entry.get("role_name")
+    if role is None:
+        role = entry.get("role", 0)
+        if type(role) is not int or entry.get("is_learner") is not None:
+            raise ValueError
+    flags = _ROLE_NUMBERS[role]  # type: ignore[index]
+    witness = entry.get("is_witness")
+    if witness is not None:
+        if not isinstance(witness, bool):
+            raise ValueError
+        flags |= Peers.WITNESS * witness
+    if type(peer_id) is not int or type(store_id) is not int:
+        raise ValueError
+    if not (0 < peer_id <= _MAX_U64 and 0 < store_id <= _MAX_U64):
+        raise ValueError
+    return peer_id, store_id, flags
 
 
 def _region(entry: object, index: int, source: str) -> Region:
@@ -125,7 +221,7 @@ def _region(entry: object, index: int, source: str) -> Region:
         start_key,
         end_key,
         RegionEpoch(epoch.number("conf_ver"), epoch.number("version")),
-        _peers(fields),
+        Peers.of(_peers(fields)),
         _leader(fields),
         fields.optional_number("approximate_size"),
         fields.optional_number("approximate_keys"),

@@ -187,7 +187,7 @@ def _precedence(region: Region) -> _Precedence:
         region.start_key,
         region.end_key,
         (region.leader,) if region.leader else (),
-        region.peers,
+        tuple(region.peers),
         (-1 if size is None else size, -1 if keys is None else keys),
     )
 
