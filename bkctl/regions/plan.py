@@ -6,10 +6,12 @@ all of them at once, with what is left out and why.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from bkctl.codec import memcomparable
 from bkctl.errors import CorruptionError, RegionMapError, UsageError
+from bkctl.regions.collector import collector_paused
 from bkctl.regions.region import Region
 from bkctl.regions.region_map import Gap, RegionMap, Skipped, is_before_end
 
@@ -98,6 +100,7 @@ class Progress:
         self._region_map = region_map
         self._is_raw = is_raw
         self._finished = False
+        self._checked_end: bytes | None = None
 
     @property
     def finished(self) -> bool:
@@ -127,7 +130,9 @@ class Progress:
 
     def _clip(self, region: Region) -> BackupRange:
         """The part of a region that lies in what is left of the window."""
-        _check_keys(region, self._is_raw)
+        # Where the region before ends is checked, and mostly where this one begins.
+        _check_keys(region, self._is_raw, self._checked_end)
+        self._checked_end = region.end_key
         start_key = max(self._next_start, region.start_key)
         is_cut = is_before_end(self._end_key, region.end_key)
         end_key = self._end_key if self._end_key and is_cut else region.end_key
@@ -143,16 +148,27 @@ def make_plan(
     window has keys that are not those of the mode: a backup of this plan meets neither.
     """
     progress = Progress(store_id, start_key, end_key, region_map, is_raw)
-    ranges: list[BackupRange] = []
-    while not progress.finished:
-        ranges += progress.forward(_BATCH)
     first, end = _to_encoded_key(start_key, is_raw), _to_encoded_key(end_key, is_raw)
+    ranges: list[BackupRange] = []
+    with collector_paused():
+        while not progress.finished:
+            ranges += progress.forward(_BATCH)
+        skipped = _left_out(region_map, first, end, store_id, is_raw)
+        return Plan(tuple(ranges), tuple(skipped), tuple(region_map.gaps(first, end)))
+
+
+def _left_out(
+    region_map: RegionMap, first: bytes, end: bytes, store_id: int | None, is_raw: bool
+) -> list[Skipped]:
+    """The regions of a window that are not read, in key order."""
     skipped: list[tuple[bytes, Skipped]] = []
+    checked: bytes | None = None
     for region in region_map.within(first, end):
         reason = _reason_to_skip(region, store_id)
         if reason is not None:
             # Its keys bound gaps, so they must decode too.
-            _check_keys(region, is_raw)
+            _check_keys(region, is_raw, checked)
+            checked = region.end_key
             keys = region.start_key, region.end_key
             skipped.append((region.start_key, Skipped(region.id, reason, keys)))
     for dropped in region_map.dropped:
@@ -160,11 +176,7 @@ def make_plan(
         if is_before_end(first, lost.end_key) and is_before_end(lost.start_key, end):
             skipped.append((lost.start_key, dropped.skipped))
     skipped.sort(key=lambda entry: entry[0])
-    return Plan(
-        tuple(ranges),
-        tuple(entry for _, entry in skipped),
-        tuple(region_map.gaps(first, end)),
-    )
+    return [entry for _, entry in skipped]
 
 
 def to_raw_key(encoded_key: bytes, is_raw: bool) -> bytes:
@@ -193,7 +205,7 @@ def _reason_to_skip(region: Region, store_id: int | None) -> str | None:
         return None
     if region.leader is not None:
         leader_store = region.leader.store_id
-        return None if leader_store == store_id else f"leader is on store {leader_store}"
+        return None if leader_store == store_id else _led_elsewhere(leader_store)
     if not region.peers:
         return None
     peer = region.peer_on(store_id)
@@ -202,11 +214,21 @@ def _reason_to_skip(region: Region, store_id: int | None) -> str | None:
     return "witness: holds no data" if peer.is_witness else None
 
 
-def _check_keys(region: Region, is_raw: bool) -> None:
-    """Raise RegionMapError unless both keys of a region are those of the mode."""
-    _check_key(region.id, "start_key", region.start_key, is_raw)
-    _check_key(region.id, "end_key", region.end_key, is_raw)
-    if region.end_key and not to_raw_key(region.end_key, is_raw):
+@functools.lru_cache
+def _led_elsewhere(leader_store: int) -> str:
+    # One text for each store, not for each region.
+    return f"leader is on store {leader_store}"
+
+
+def _check_keys(region: Region, is_raw: bool, checked: bytes | None = None) -> None:
+    """Raise RegionMapError unless both keys of a region are those of the mode.
+
+    A start key that is `checked` already is not looked at.
+    """
+    if region.start_key != checked:
+        _check_key(region.id, "start_key", region.start_key, is_raw)
+    raw_end_key = _check_key(region.id, "end_key", region.end_key, is_raw)
+    if region.end_key and not raw_end_key:
         # Decoded it would read as infinity.
         raise RegionMapError(
             f"region map: region {region.id}: end_key is the encoded empty key, before which "
@@ -214,9 +236,10 @@ def _check_keys(region: Region, is_raw: bool) -> None:
         )
 
 
-def _check_key(region_id: int, field: str, encoded_key: bytes, is_raw: bool) -> None:
+def _check_key(region_id: int, field: str, encoded_key: bytes, is_raw: bool) -> bytes:
+    """The raw key; RegionMapError if there is none."""
     try:
-        to_raw_key(encoded_key, is_raw)
+        return to_raw_key(encoded_key, is_raw)
     except CorruptionError as e:
         raise RegionMapError(
             f"region map: region {region_id}: {field} {e}; use --raw if the map is of a raw store, "

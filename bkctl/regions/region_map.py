@@ -89,18 +89,22 @@ class RegionMap:
 
     def seek(self, encoded_key: bytes) -> Iterator[Region]:
         """The regions that end after a key, in key order."""
-        position = bisect_right(self.regions, encoded_key, key=_start_key)
-        if position and is_before_end(encoded_key, self.regions[position - 1].end_key):
-            position -= 1
-        for index in range(position, len(self.regions)):
-            yield self.regions[index]
+        numbers = range(self._position(encoded_key), len(self.regions))
+        return map(self.regions.__getitem__, numbers)
 
     def within(self, start_key: bytes, end_key: bytes) -> Iterator[Region]:
         """The regions that share a key with a window of encoded keys, in key order."""
-        for region in self.seek(start_key):
-            if not is_before_end(region.start_key, end_key):
-                return
-            yield region
+        behind = len(self.regions)
+        if end_key:
+            behind = bisect_left(self.regions, end_key, key=_start_key)
+        return map(self.regions.__getitem__, range(self._position(start_key), behind))
+
+    def _position(self, encoded_key: bytes) -> int:
+        """The number of the first region that ends after a key."""
+        position = bisect_right(self.regions, encoded_key, key=_start_key)
+        if position and is_before_end(encoded_key, self.regions[position - 1].end_key):
+            position -= 1
+        return position
 
     def gaps(self, start_key: bytes, end_key: bytes) -> list[Gap]:
         """What of a window of encoded keys no region covers, in order; an empty end is infinity."""
