@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -219,7 +219,7 @@ def _show(shown: _Shown, window: _Window, as_json: bool, as_csv: bool) -> None:
     if len(shown.refused) > _MAX_SHOWN:
         log.warning("range_refused", f"and {len(shown.refused) - _MAX_SHOWN:,} more ranges")
     if as_json:
-        output.print_json(_document(shown))
+        output.print_json_lists(_lists(shown))
     elif as_csv:
         output.print_csv(_columns(shown), _rows(shown))
     else:
@@ -230,29 +230,29 @@ def _show(shown: _Shown, window: _Window, as_json: bool, as_csv: bool) -> None:
             page.line(tables.standings_in_short(shown.standings))
 
 
-def _document(shown: _Shown) -> dict[str, object]:
+def _lists(shown: _Shown) -> Iterator[tuple[str, Iterable[object]]]:
+    """The lists of the JSON document, entries made as they are printed."""
     from bkctl.ui.tables import raw_gaps
 
     plan, columns = shown.plan, _columns(shown)
-    document: dict[str, object] = {
-        "ranges": [dict(zip(columns, row, strict=True)) for row in _rows(shown)],
-        "skipped": [
-            {"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped
-        ],
-        "gaps": [gap.as_json() for gap in raw_gaps(plan.gaps, shown.plain)],
-    }
+    yield "ranges", (dict(zip(columns, row, strict=True)) for row in _rows(shown))
+    yield (
+        "skipped",
+        ({"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped),
+    )
+    yield "gaps", (gap.as_json() for gap in raw_gaps(plan.gaps, shown.plain))
     if shown.refused:
-        document["failed"] = [
-            {
-                "region_id": mismatch.backup_range.region.id,
-                "start_key": mismatch.backup_range.raw_start_key.hex().upper(),
-                "end_key": mismatch.backup_range.raw_end_key.hex().upper(),
-                "kind": mismatch.kind,
-                "message": mismatch.message,
-            }
-            for mismatch in shown.refused
-        ]
-    return document
+        yield "failed", map(_failed, shown.refused)
+
+
+def _failed(mismatch: Mismatch) -> dict[str, object]:
+    return {
+        "region_id": mismatch.backup_range.region.id,
+        "start_key": mismatch.backup_range.raw_start_key.hex().upper(),
+        "end_key": mismatch.backup_range.raw_end_key.hex().upper(),
+        "kind": mismatch.kind,
+        "message": mismatch.message,
+    }
 
 
 def _columns(shown: _Shown) -> tuple[str, ...]:
@@ -260,13 +260,15 @@ def _columns(shown: _Shown) -> tuple[str, ...]:
 
 
 def _rows(shown: _Shown) -> Iterator[tuple[int | str | None, ...]]:
-    for entry in shown.plan.ranges:
+    from bkctl.regions.plan import with_raw_keys
+
+    for entry, raw_start_key, raw_end_key in with_raw_keys(shown.plan.ranges):
         chosen = () if shown.chosen is None else shown.chosen.get(entry.region.id, (None, None))
         yield (
             entry.region.id,
             entry.region.epoch.version,
-            entry.raw_start_key.hex().upper(),
-            entry.raw_end_key.hex().upper(),
+            raw_start_key.hex().upper(),
+            raw_end_key.hex().upper(),
             entry.region.approximate_size,
             entry.region.approximate_keys,
             *chosen,

@@ -7,6 +7,7 @@ all of them at once, with what is left out and why.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from bkctl.codec import memcomparable
@@ -179,6 +180,17 @@ def _left_out(
     return [entry for _, entry in skipped]
 
 
+def with_raw_keys(
+    ranges: Iterable[BackupRange],
+) -> Iterator[tuple[BackupRange, bytes, bytes]]:
+    """Ranges, each with its raw start and end key; a key that two share is decoded once."""
+    encoded_key = raw_key = b""
+    for brange in ranges:
+        raw_start = raw_key if brange.start_key == encoded_key else brange.raw_start_key
+        encoded_key, raw_key = brange.end_key, brange.raw_end_key
+        yield brange, raw_start, raw_key
+
+
 def to_raw_key(encoded_key: bytes, is_raw: bool) -> bytes:
     """The raw user key of a bound in a region map, empty for an empty one.
 
@@ -214,7 +226,7 @@ def _reason_to_skip(region: Region, store_id: int | None) -> str | None:
     return "witness: holds no data" if peer.is_witness else None
 
 
-@functools.lru_cache
+@functools.lru_cache(maxsize=1 << 12)
 def _led_elsewhere(leader_store: int) -> str:
     # One text for each store, not for each region.
     return f"leader is on store {leader_store}"

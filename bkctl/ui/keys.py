@@ -16,6 +16,10 @@ _TABLE_SIZE = 1 + _NUMBER_SIZE
 _MAX_TABLE_ID = 1 << 48
 _MARKS = {b"_r": "r", b"_i": "i"}
 _ESCAPES = {0x5C: "\\\\", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t"}
+_ESCAPED = [
+    _ESCAPES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}")
+    for byte in range(256)
+]
 _ELLIPSIS = "…"
 
 
@@ -31,10 +35,7 @@ def escape_key(raw_key: bytes) -> str:
 
     `--key-format escaped` reads it back.
     """
-    return "".join(
-        _ESCAPES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}")
-        for byte in raw_key
-    )
+    return "".join([_ESCAPED[byte] for byte in raw_key])
 
 
 def shorten_middle(text: str, width: int) -> str:

@@ -29,11 +29,28 @@ def print_json(document: object) -> None:
     sys.stdout.write("\n")
 
 
+def print_json_lists(lists: Iterable[tuple[str, Iterable[object]]]) -> None:
+    """Print one JSON object of lists on stdout, an entry a line, each as it comes."""
+    write, encode = sys.stdout.write, json.JSONEncoder().encode
+    write("{")
+    separator = ""
+    for name, entries in lists:
+        write(f"{separator}\n  {encode(name)}: [")
+        separator = ""
+        for entry in entries:
+            write(f"{separator}\n    {encode(entry)}")
+            separator = ","
+        write("\n  ]" if separator else "]")
+        separator = ","
+    write("\n}\n")
+
+
 def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as CSV on stdout, None as an empty field."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([printable(v) if isinstance(v, str) else v for v in row] for row in rows)
+    for row in rows:
+        writer.writerow([printable(v) if isinstance(v, str) else v for v in row])
 
 
 @dataclass(frozen=True, slots=True)

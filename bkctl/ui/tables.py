@@ -1,18 +1,20 @@
 """Plans and region maps as tables for people.
 
 Laid out here rather than by a general table: a plan of a large store has tens of thousands of
-ranges, which those take minutes for.
+ranges, which those take minutes for, and that of a cluster a million: it is printed in portions,
+each of them as wide as it has to be, and no narrower than the ones above.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat, zip_longest
 
 from bkctl.errors import CorruptionError
 from bkctl.raft.standing import Completeness, Standing
-from bkctl.regions.plan import Plan, to_raw_key
+from bkctl.regions.plan import BackupRange, Plan, to_raw_key, with_raw_keys
 from bkctl.regions.region_map import Gap, Skipped
 from bkctl.ui.human import format_count, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
@@ -21,6 +23,9 @@ from bkctl.ui.output import Page
 _MAX_LISTED = 10
 _MIN_KEY_WIDTH = 12
 _SPACE = "  "
+# Rows that are laid out together.
+_PORTION = 8192
+_NO_WIDTHS: Mapping[str, int] = {}
 _MIB = 1 << 20
 
 
@@ -59,26 +64,36 @@ class MapProblem:
 
 
 class _Column:
-    """A column of a table: a line a row, and for keys a second, dim one."""
+    """A column of a table: a line a row, and for keys a second, dim one; `least` wide or wider."""
 
     def __init__(
-        self, name: str, lines: list[str], *, below: list[str] | None = None, is_left: bool = False
+        self,
+        name: str,
+        lines: list[str],
+        *,
+        below: list[str] | None = None,
+        is_left: bool = False,
+        least: int = 0,
     ) -> None:
-        self.name, self.lines, self.below = name, lines, below
-        self.width = max(len(name), *map(len, lines), *map(len, below or [""]))
+        self.name, self._lines, self._below = name, lines, below
+        self.width = max(least, len(name), *map(len, lines), *map(len, below or [""]))
         self._justify = str.ljust if is_left else str.rjust
 
     def head(self) -> str:
         """The name, padded."""
         return self._justify(self.name, self.width)
 
-    def line(self, row: int) -> str:
-        """A row's line, padded."""
-        return self._justify(self.lines[row], self.width)
+    def lines(self) -> Iterable[str]:
+        """The rows' lines, padded."""
+        justify, width = self._justify, self.width
+        return [justify(line, width) for line in self._lines]
 
-    def line_below(self, row: int) -> str:
-        """A row's second line, padded; spaces where there is none."""
-        return self._justify(self.below[row] if self.below else "", self.width)
+    def lines_below(self) -> Iterable[str]:
+        """The rows' second lines, padded; spaces where there are none."""
+        if self._below is None:
+            return repeat(" " * self.width, len(self._lines))
+        justify, width = self._justify, self.width
+        return [justify(line, width) for line in self._below]
 
 
 def raw_gaps(gaps: Iterable[Gap], is_raw: bool) -> list[KeyRange]:
@@ -95,27 +110,43 @@ def print_plan(
 
     `chosen` are the ids of the stores that regions are read from, and why, by region.
     """
-    ranges = plan.ranges
-    if ranges:
-        regions = [entry.region for entry in ranges]
-        before = [
-            _Column("region", [str(region.id) for region in regions]),
-            _Column("epoch", [str(region.epoch.version) for region in regions]),
-        ]
-        behind = [
-            _Column("size", [_size(region.approximate_size) for region in regions]),
-            _Column("keys", [_count(region.approximate_keys) for region in regions]),
-        ]
-        if chosen is not None:
-            told = [chosen.get(region.id, ("", "")) for region in regions]
-            behind.append(_Column("store", [str(store_id) for store_id, _ in told]))
-            behind.append(_Column("why", [why for _, why in told], is_left=True))
-        keys = [KeyRange(entry.raw_start_key, entry.raw_end_key) for entry in ranges]
-        width = _key_width(page, [*before, *behind])
-        _print_columns(page, [*before, *_key_columns(keys, width), *behind])
+    columns: list[_Column] = []
+    for first in range(0, len(plan.ranges), _PORTION):
+        columns = _plan_columns(page, plan.ranges[first : first + _PORTION], chosen, columns)
+        _print_columns(page, columns, has_head=first == 0)
     page.line(_totals(plan))
     _print_skipped(page, plan.skipped)
     _print_gaps(page, raw_gaps(plan.gaps, is_raw))
+
+
+def _plan_columns(
+    page: Page,
+    ranges: Sequence[BackupRange],
+    chosen: dict[int, tuple[int, str]] | None,
+    above: Sequence[_Column],
+) -> list[_Column]:
+    """The columns of some ranges of a plan, as wide as those `above` at least."""
+    least = {column.name: column.width for column in above}
+
+    def column(name: str, lines: list[str], *, is_left: bool = False) -> _Column:
+        return _Column(name, lines, is_left=is_left, least=least.get(name, 0))
+
+    regions = [entry.region for entry in ranges]
+    before = [
+        column("region", [str(region.id) for region in regions]),
+        column("epoch", [str(region.epoch.version) for region in regions]),
+    ]
+    behind = [
+        column("size", [_size(region.approximate_size) for region in regions]),
+        column("keys", [_count(region.approximate_keys) for region in regions]),
+    ]
+    if chosen is not None:
+        told = [chosen.get(region.id, ("", "")) for region in regions]
+        behind.append(column("store", [str(store_id) for store_id, _ in told]))
+        behind.append(column("why", [why for _, why in told], is_left=True))
+    keys = [KeyRange(start_key, end_key) for _, start_key, end_key in with_raw_keys(ranges)]
+    width = _key_width(page, [*before, *behind])
+    return [*before, *_key_columns(keys, width, least), *behind]
 
 
 def print_standings(page: Page, standings: Sequence[Standing]) -> None:
@@ -175,15 +206,19 @@ def print_problems(page: Page, problems: Sequence[MapProblem], is_raw: bool) -> 
     _print_columns(page, columns, [problem.reason for problem in problems])
 
 
-def _print_columns(page: Page, columns: list[_Column], notes: Sequence[str] = ()) -> None:
-    page.line(page.bold(_SPACE.join(column.head() for column in columns).rstrip()))
-    for row in range(len(columns[0].lines)):
-        page.line(_SPACE.join([column.line(row) for column in columns]))
-        below = _SPACE.join([column.line_below(row) for column in columns]).rstrip()
-        if below:
-            page.line(page.dim(below))
-        if notes and notes[row]:
-            page.line(f"{_SPACE}{notes[row]}")
+def _print_columns(
+    page: Page, columns: list[_Column], notes: Sequence[str] = (), *, has_head: bool = True
+) -> None:
+    if has_head:
+        page.line(page.bold(_SPACE.join(column.head() for column in columns).rstrip()))
+    lines = zip(*(column.lines() for column in columns), strict=True)
+    lines_below = zip(*(column.lines_below() for column in columns), strict=True)
+    for line, below, note in zip_longest(lines, lines_below, notes, fillvalue=""):
+        page.line(_SPACE.join(line))
+        if shown := _SPACE.join(below).rstrip():
+            page.line(page.dim(shown))
+        if note:
+            page.line(f"{_SPACE}{note}")
 
 
 def _key_width(page: Page, others: Sequence[_Column]) -> int:
@@ -192,21 +227,38 @@ def _key_width(page: Page, others: Sequence[_Column]) -> int:
     return max(_MIN_KEY_WIDTH, (page.width - taken - len(_SPACE)) // 2)
 
 
-def _key_columns(keys: Sequence[KeyRange], width: int) -> list[_Column]:
+def _key_columns(
+    keys: Sequence[KeyRange], width: int, least: Mapping[str, int] = _NO_WIDTHS
+) -> list[_Column]:
+    # Most keys stand twice: where one range ends and the next begins.
+    known: dict[bytes, tuple[str, str]] = {}
+    starts, ends = [entry.start_key for entry in keys], [entry.end_key for entry in keys]
     return [
-        _key_column("start key", [entry.start_key for entry in keys], "(start)", width),
-        _key_column("end key", [entry.end_key for entry in keys], "(end)", width),
+        _key_column("start key", starts, "(start)", width, known, least),
+        _key_column("end key", ends, "(end)", width, known, least),
     ]
 
 
-def _key_column(name: str, raw_keys: list[bytes], when_empty: str, width: int) -> _Column:
+def _key_column(
+    name: str,
+    raw_keys: list[bytes],
+    when_empty: str,
+    width: int,
+    known: dict[bytes, tuple[str, str]],
+    least: Mapping[str, int],
+) -> _Column:
     """Keys in two lines: readable, and in hexadecimal; each at most `width` columns wide."""
-    return _Column(
-        name,
-        [shorten_middle(describe_key(raw_key, when_empty), width) for raw_key in raw_keys],
-        below=[shorten_middle(raw_key.hex().upper(), width) for raw_key in raw_keys],
-        is_left=True,
-    )
+    lines, below = [], []
+    for raw_key in raw_keys:
+        both = known.get(raw_key)
+        if both is None:
+            both = known[raw_key] = (
+                shorten_middle(describe_key(raw_key), width),
+                shorten_middle(raw_key.hex().upper(), width),
+            )
+        lines.append(both[0] if raw_key else when_empty)
+        below.append(both[1])
+    return _Column(name, lines, below=below, is_left=True, least=least.get(name, 0))
 
 
 def _shown_key(encoded_key: bytes, is_raw: bool) -> bytes:
