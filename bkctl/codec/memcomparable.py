@@ -13,7 +13,7 @@ from bkctl.errors import CorruptionError
 _GROUP = 8
 _ENCODED_GROUP = 9
 _MARKER = 0xFF
-_ZEROS = bytes(_GROUP)
+_ZEROS = [bytes(length) for length in range(_GROUP + 1)]
 
 
 def encode(raw_key: bytes) -> bytes:
@@ -36,15 +36,29 @@ def decode(encoded_key: bytes) -> bytes:
     """
     # Whole encodings without a loop: maps have millions of them.
     markers = encoded_key[_GROUP::_ENCODED_GROUP]
-    groups, cut = divmod(len(encoded_key), _ENCODED_GROUP)
-    padding = _MARKER - markers[-1] if markers else 0
-    if not cut and 0 < padding <= _GROUP and markers.count(_MARKER) == groups - 1:
+    padding = _PADDINGS.get(markers) or _padding(markers)
+    if padding and len(encoded_key) == len(markers) * _ENCODED_GROUP:
         raw = bytearray(encoded_key)
         del raw[_GROUP::_ENCODED_GROUP]
-        if raw.endswith(_ZEROS[:padding]):
+        if raw.endswith(_ZEROS[padding]):
             del raw[-padding:]
             return bytes(raw)
     raise _what_is_wrong(encoded_key)
+
+
+def _padding(markers: bytes) -> int:
+    """The bytes of padding that the markers of a whole encoding tell; 0 if they are of none."""
+    padding = _MARKER - markers[-1] if markers else 0
+    is_whole = markers.count(_MARKER) == len(markers) - 1 and padding <= _GROUP
+    return padding if is_whole else 0
+
+
+_PADDINGS = {
+    bytes([_MARKER] * groups + [_MARKER - padding]): padding
+    for groups in range(16)
+    for padding in range(1, _GROUP + 1)
+}
+"""What `_padding` says of keys that are not very long."""
 
 
 def _what_is_wrong(encoded_key: bytes) -> CorruptionError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bkctl.regions.check import Mismatch
     from bkctl.regions.plan import Plan
     from bkctl.store.source import SourceOptions
+    from bkctl.ui.output import Rows
 
 HELP = """Plan a backup and show its ranges, without reading data.
 
@@ -230,29 +231,33 @@ def _show(shown: _Shown, window: _Window, as_json: bool, as_csv: bool) -> None:
             page.line(tables.standings_in_short(shown.standings))
 
 
-def _lists(shown: _Shown) -> Iterator[tuple[str, Iterable[object]]]:
+def _lists(shown: _Shown) -> Iterator[tuple[str, Rows]]:
     """The lists of the JSON document, entries made as they are printed."""
+    from bkctl.ui.output import Rows
     from bkctl.ui.tables import raw_gaps
 
-    plan, columns = shown.plan, _columns(shown)
-    yield "ranges", (dict(zip(columns, row, strict=True)) for row in _rows(shown))
-    yield (
-        "skipped",
-        ({"region_id": entry.region_id, "reason": entry.reason} for entry in plan.skipped),
+    plan = shown.plan
+    yield "ranges", Rows(_columns(shown), _rows(shown))
+    skipped = ((entry.region_id, entry.reason) for entry in plan.skipped)
+    yield "skipped", Rows(("region_id", "reason"), skipped)
+    gaps = (
+        (gap.start_key.hex().upper(), gap.end_key.hex().upper())
+        for gap in raw_gaps(plan.gaps, shown.plain)
     )
-    yield "gaps", (gap.as_json() for gap in raw_gaps(plan.gaps, shown.plain))
+    yield "gaps", Rows(("start_key", "end_key"), gaps)
     if shown.refused:
-        yield "failed", map(_failed, shown.refused)
+        columns = ("region_id", "start_key", "end_key", "kind", "message")
+        yield "failed", Rows(columns, map(_failed, shown.refused))
 
 
-def _failed(mismatch: Mismatch) -> dict[str, object]:
-    return {
-        "region_id": mismatch.backup_range.region.id,
-        "start_key": mismatch.backup_range.raw_start_key.hex().upper(),
-        "end_key": mismatch.backup_range.raw_end_key.hex().upper(),
-        "kind": mismatch.kind,
-        "message": mismatch.message,
-    }
+def _failed(mismatch: Mismatch) -> tuple[int | str, ...]:
+    return (
+        mismatch.backup_range.region.id,
+        mismatch.backup_range.raw_start_key.hex().upper(),
+        mismatch.backup_range.raw_end_key.hex().upper(),
+        mismatch.kind,
+        mismatch.message,
+    )
 
 
 def _columns(shown: _Shown) -> tuple[str, ...]:
@@ -262,14 +267,21 @@ def _columns(shown: _Shown) -> tuple[str, ...]:
 def _rows(shown: _Shown) -> Iterator[tuple[int | str | None, ...]]:
     from bkctl.regions.plan import with_raw_keys
 
+    chosen = shown.chosen
+    told: tuple[int | str | None, ...] = ()
+    raw_key, text = b"", ""
     for entry, raw_start_key, raw_end_key in with_raw_keys(shown.plan.ranges):
-        chosen = () if shown.chosen is None else shown.chosen.get(entry.region.id, (None, None))
+        start = text if raw_start_key is raw_key else raw_start_key.hex().upper()
+        raw_key, text = raw_end_key, raw_end_key.hex().upper()
+        region = entry.region
+        if chosen is not None:
+            told = chosen.get(region.id, (None, None))
         yield (
-            entry.region.id,
-            entry.region.epoch.version,
-            raw_start_key.hex().upper(),
-            raw_end_key.hex().upper(),
-            entry.region.approximate_size,
-            entry.region.approximate_keys,
-            *chosen,
+            region.id,
+            region.epoch.version,
+            start,
+            text,
+            region.approximate_size,
+            region.approximate_keys,
+            *told,
         )

@@ -9,8 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, le, lt
 from typing import Literal
 
 from bkctl.regions.region import Peer, Region, RegionEpoch
@@ -139,10 +138,16 @@ def _is_sound(ordered: list[Region]) -> bool:
     """Whether regions sorted by start key have distinct ids and each ends before the next."""
     if len({region.id for region in ordered}) < len(ordered):
         return False
-    if not all(is_before_end(region.start_key, region.end_key) for region in ordered):
-        return False
-    return all(
-        before.end_key and before.end_key <= after.start_key for before, after in pairwise(ordered)
+    if not ordered:
+        return True
+    starts = [region.start_key for region in ordered]
+    ends = [region.end_key for region in ordered]
+    last_start, last_end = starts[-1], ends.pop()
+    return (
+        is_before_end(last_start, last_end)
+        and all(ends)
+        and all(map(lt, starts, ends))
+        and all(map(le, ends, starts[1:]))
     )
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bkctl.ui.printable import printable
@@ -18,6 +18,7 @@ from bkctl.ui.printable import printable
 UNLIMITED_WIDTH = 1 << 30
 _MAX_UNUSED = 16
 _PIECES = 4096
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def print_json(document: object) -> None:
@@ -29,16 +30,36 @@ def print_json(document: object) -> None:
     sys.stdout.write("\n")
 
 
-def print_json_lists(lists: Iterable[tuple[str, Iterable[object]]]) -> None:
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Objects for JSON that all have the same names, `columns`; each row has their values."""
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[int | str | None]]
+
+    def lines(self) -> Iterator[str]:
+        """Each as JSON on one line."""
+        members = ", ".join(f"{_quoted(name).replace('%', '%%')}: %s" for name in self.columns)
+        line = f"{{{members}}}"
+        for row in self.rows:
+            yield line % tuple(
+                [
+                    _quoted(value) if type(value) is str else "null" if value is None else value
+                    for value in row
+                ]
+            )
+
+
+def print_json_lists(lists: Iterable[tuple[str, Rows]]) -> None:
     """Print one JSON object of lists on stdout, an entry a line, each as it comes."""
-    write, encode = sys.stdout.write, json.JSONEncoder().encode
+    write = sys.stdout.write
     write("{")
     separator = ""
-    for name, entries in lists:
-        write(f"{separator}\n  {encode(name)}: [")
+    for name, rows in lists:
+        write(f"{separator}\n  {_quoted(name)}: [")
         separator = ""
-        for entry in entries:
-            write(f"{separator}\n    {encode(entry)}")
+        for line in rows.lines():
+            write(f"{separator}\n    {line}")
             separator = ","
         write("\n  ]" if separator else "]")
         separator = ","
@@ -49,8 +70,9 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows as CSV on stdout, None as an empty field."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(header)
-    for row in rows:
-        writer.writerow([printable(v) if isinstance(v, str) else v for v in row])
+    writer.writerows(
+        [printable(value) if isinstance(value, str) else value for value in row] for row in rows
+    )
 
 
 @dataclass(frozen=True, slots=True)
