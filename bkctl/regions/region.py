@@ -30,7 +30,7 @@ class Peers(Sequence[Peer]):
 
     __slots__ = ("_packed",)
 
-    ENTRY = struct.Struct("=QQQ")
+    ENTRY = struct.Struct("<QQB")
     """id | store id | the role's number, 0x80 for a witness"""
     WITNESS = 0x80
 

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,106 @@ def test_no_change_of_fields_gives_anything_but_regions_or_an_error(
     changes: dict[str, object],
 ) -> None:
     assert complaint([{**FULL, **changes}]).isprintable()
+
+
+_PEER = st.fixed_dictionaries(
+    {"id": st.sampled_from([3, 0, True, 1 << 64]), "store_id": st.sampled_from([1, "1", 2.0])},
+    optional={
+        "role_name": st.sampled_from(["Voter", "Learner", "X", 1, True, None, []]),
+        "role": st.sampled_from([0, 3, 4, -1, True, "Learner", None]),
+        "is_witness": st.sampled_from([True, False, None, 1]),
+        "is_learner": st.sampled_from([True, False, None, 1]),
+    },
+)
+_CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(FULL, _JSON),
+        "peers": st.lists(_PEER, max_size=3),
+        "leader": _PEER | st.none(),
+        "epoch": st.fixed_dictionaries(
+            {"conf_ver": st.sampled_from([1, 1 << 64, True]), "version": st.sampled_from([2, 2.0])}
+        ),
+    },
+)
+
+
+@given(_CHANGES)
+def test_the_fast_reader_knows_what_the_careful_one_says_or_leaves_it_to_that(
+    changes: dict[str, object],
+) -> None:
+    entry = json.loads(json.dumps({**FULL, **changes}))
+    region = pd._Reader().read(entry)
+    if region is not None:
+        assert region == pd._region(entry, 0, "map.json")
+
+
+@pytest.mark.parametrize("peer", [{"role_name": "Voter"}, {"role": 0}, {}])
+def test_regions_as_pds_print_them_are_read_fast(peer: dict[str, object]) -> None:
+    peers = [{"id": number, "store_id": number, **peer} for number in (3, 4, 5)]
+    assert pd._Reader().read({**FULL, "peers": peers, "leader": peers[0]}) is not None
+
+
+def in_pieces(text: str, size: int) -> list[Region]:
+    data = text.encode()
+    return pd._read((data[at : at + size] for at in range(0, len(data), size)), "map.json")
+
+
+@given(REGION_LISTS, st.integers(1, 40), st.booleans())
+def test_regions_may_come_in_any_pieces(regions: list[Region], size: int, spaced: bool) -> None:
+    text = pd.dump(regions)
+    if spaced:
+        text = json.dumps({"é": [{}, "regions"], **json.loads(text), "z": 1.5}, indent=1)
+    assert in_pieces(text, size) == regions
+
+
+@given(st.text('{}[]":,\\ \n1e-taé"regions"', max_size=30), st.integers(1, 7))
+def test_what_is_no_json_is_the_same_error_in_any_pieces(text: str, size: int) -> None:
+    def complaint_in_pieces(size: int) -> str:
+        try:
+            in_pieces(text, size)
+        except RegionMapError as e:
+            return str(e)
+        return ""
+
+    assert complaint_in_pieces(size) == complaint_in_pieces(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"regions": [\n[2}', "line 2 column 3"),
+        ('[{"id": 2,\n\n "x" 3}]', "line 3 column 6"),
+        ("[]\n]", "line 2 column 1"),
+        ('{"count" 1}', "line 1 column 10"),
+        ('{"count": 1,}', "line 1 column 13"),
+        ('{"regions": []', "line 1 column 15"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_what_is_no_json_is_told_with_its_place(text: str, place: str, size: int) -> None:
+    with pytest.raises(RegionMapError, match=rf"^map\.json: no JSON at {place} \("):
+        in_pieces(text, size)
+
+
+def test_a_value_without_end_is_not_kept_whole() -> None:
+    pieces = (b'[{"id": "' if number == 0 else b"x" * (1 << 20) for number in range(1000))
+    with pytest.raises(RegionMapError, match="a value in it is longer than 16 MiB"):
+        pd._read(pieces, "map.json")
+
+
+def test_a_large_map_is_read_without_its_text_in_memory() -> None:
+    filler = " " * 100_000
+    entry = json.dumps({**MINIMAL, "filler": filler}).encode()
+    pieces = (
+        b"[" * (number == 0) + entry + (b"]" if number == 499 else b",") for number in range(500)
+    )
+    tracemalloc.start()
+    try:
+        assert len(pd._read(pieces, "map.json")) == 500
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_is_loaded_and_named_in_errors(tmp_path: Path) -> None:
