@@ -103,6 +103,9 @@ class Page:
 
     def line(self, text: str) -> None:
         """Print one line; a terminal wraps it where it must."""
+        if not self._styled:
+            sys.stdout.write(printable(text).rstrip() + "\n")
+            return
         shown, unused = [], []
         for piece in self._styled:
             before, found, after = text.partition(piece)

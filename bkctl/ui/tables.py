@@ -7,6 +7,7 @@ each of them as wide as it has to be, and no narrower than the ones above.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -309,6 +310,7 @@ def _totals(plan: Plan) -> str:
     return "total: " + ", ".join(parts)
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def _size(mebibytes: int | None) -> str:
     return "" if mebibytes is None else format_size(mebibytes * _MIB)
 
