@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from bkctl.archive.coverage import CoveredKeys, KeyRange, KeySet, UncoveredKeys
 from bkctl.archive.report import RangeError
+from bkctl.backup.share import share_out
 from bkctl.codec.memcomparable import encode
 from bkctl.errors import CorruptionError
 from bkctl.regions.check import NOT_LEADER, REGION_NOT_FOUND
@@ -81,18 +82,15 @@ def _keys_of(ranges: Iterable[BackupRange]) -> KeySet:
 
 def _explain(plan: Plan, left: KeySet, is_raw: bool) -> Iterator[UncoveredKeys]:
     """Say of what is not covered which region it is of, where the plan knows one."""
+    told = [each for each in plan.skipped if each.keys is not None]
     found: list[UncoveredKeys] = []
-    for skipped in plan.skipped:
-        if skipped.keys is None or not left:
-            continue
-        own = left & KeySet.of([KeyRange(*skipped.keys)])
-        left = left - own
-        for keys in own.ranges:
-            try:
-                raw = _raw(keys, is_raw)
-            except CorruptionError:
-                continue  # of a map of the other mode, which planning has refused
-            found.append(UncoveredKeys(raw, skipped.region_id, skipped.reason))
+    for keys, number in share_out(left, [KeyRange(*each.keys) for each in told if each.keys]):
+        try:
+            raw = _raw(keys, is_raw)
+        except CorruptionError:
+            continue  # of a map of the other mode, which planning has refused
+        found.append(UncoveredKeys(raw, told[number].region_id, told[number].reason))
+    left -= KeySet.of(KeyRange(*each.keys) for each in told if each.keys)
     found += (UncoveredKeys(_raw(keys, is_raw), 0, _GAP) for keys in left.ranges)
     yield from sorted(found, key=lambda each: each.keys.start_key)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bkctl.backup.balance import balance
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
 from bkctl.backup.opening import open_request
-from bkctl.backup.parts import left_of, span_of, whole_of
+from bkctl.backup.parts import by_view, left_of, span_of, whole_of
 from bkctl.backup.planning import plan_reads
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.routes import NAME as ROUTES
@@ -178,9 +178,7 @@ def _balanced(
     ranges: Iterable[BackupRange], read: ReadPlan, request: BackupRequest
 ) -> list[BackupRange]:
     """The ranges store by store, large ones in parts."""
-    ranges = list(ranges)
     found: list[BackupRange] = []
-    for number, reads in enumerate(read.reads):
-        own = [brange for brange in ranges if brange.view == number]
+    for own, reads in zip(by_view(ranges, len(read.reads)), read.reads, strict=True):
         found += balance(own, reads.files, request.jobs, request.part_size, reads.blobs)
     return found

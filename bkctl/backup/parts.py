@@ -29,6 +29,14 @@ def finished_span(record: FinishedRange, is_raw: bool) -> Span:
     return to_data_bounds(record.start_key, record.end_key, is_raw)
 
 
+def by_view(ranges: Iterable[BackupRange], stores: int) -> list[list[BackupRange]]:
+    """The ranges that are read from each store, by its number; in their order."""
+    own: list[list[BackupRange]] = [[] for _ in range(stores)]
+    for brange in ranges:
+        own[brange.view].append(brange)
+    return own
+
+
 def whole_of(span: Span, ranges: Sequence[BackupRange]) -> BackupRange | None:
     """The one of `ranges` (in key order) that `span` lies in, if there is one."""
     number = bisect_right(ranges, span[0], key=lambda brange: brange.data_start_key) - 1

@@ -11,6 +11,7 @@ from bkctl.backup.changes import without_unchanged
 from bkctl.backup.cover import cover_of, split_by
 from bkctl.backup.follow import Base
 from bkctl.backup.job import ReadPlan, StoreReads
+from bkctl.backup.parts import by_view
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RangeFailure
 from bkctl.backup.standings import chosen_notes, find_troubles, replica_notes
@@ -94,9 +95,8 @@ def _reads(
     is_short = request.kind == "incr" and not request.read_all and not request.is_raw
     parts: list[Plan] = []
     reads: list[StoreReads] = []
-    for number, source in enumerate(stores.sources):
-        own = tuple(brange for brange in plan.ranges if brange.view == number)
-        part = dataclasses.replace(plan, ranges=own, skipped=())
+    for source, own in zip(stores.sources, by_view(plan.ranges, len(stores.sources)), strict=True):
+        part = dataclasses.replace(plan, ranges=tuple(own), skipped=())
         files = [file for file in source.live_files() if file.family in families]
         db_dir = source.db_dir
         if is_short:
@@ -114,9 +114,8 @@ def _reads(
 def plan_changes(plan: Plan, stores: Stores, start_ts: int, end_ts: int) -> Plan:
     """The plan without what cannot have changed in a window of timestamps."""
     parts = []
-    for number, source in enumerate(stores.sources):
-        own = tuple(brange for brange in plan.ranges if brange.view == number)
-        part = dataclasses.replace(plan, ranges=own, skipped=())
+    for source, own in zip(stores.sources, by_view(plan.ranges, len(stores.sources)), strict=True):
+        part = dataclasses.replace(plan, ranges=tuple(own), skipped=())
         parts.append(without_unchanged(part, source, start_ts, end_ts)[0])
     return _joined(plan, parts)
 
