@@ -333,6 +333,34 @@ def test_a_large_map_is_read_without_its_text_in_memory() -> None:
         tracemalloc.stop()
 
 
+def test_a_region_takes_little_memory() -> None:
+    count = 4000
+    entries = [
+        {
+            **FULL,
+            "id": 4 * number + 1,
+            "start_key": f"{number:054X}",
+            "end_key": f"{number + 1:054X}",
+            "peers": [
+                {"id": 4 * number + n, "store_id": n, "role_name": "Voter"} for n in (2, 3, 4)
+            ],
+        }
+        for number in range(count)
+    ]
+    text = json.dumps(entries).encode()
+    del entries
+    pd._read([b"[]"], "map.json")
+    tracemalloc.start()
+    try:
+        regions = pd._read((text[at : at + 4096] for at in range(0, len(text), 4096)), "map.json")
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(regions) == count
+    assert kept < 700 * count
+    assert peak < kept + (4 << 20)
+
+
 def test_a_file_is_loaded_and_named_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "regions.json"
     path.write_text(pd.dump([Region(2, b"", b"", RegionEpoch(1, 1))]))

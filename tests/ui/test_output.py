@@ -1,14 +1,42 @@
 import io
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from bkctl.ui.output import UNLIMITED_WIDTH, Page, print_csv, print_json
+from bkctl.ui.output import UNLIMITED_WIDTH, Page, Rows, print_csv, print_json, print_json_lists
 
 
 def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"keys": [1, None, "ü"]})
     assert json.loads(capsys.readouterr().out) == {"keys": [1, None, "ü"]}
+
+
+def test_json_lists_are_one_document_an_entry_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(1, None, 'a "b" ü\n', "%s"), (1 << 64, -2, "", "\x1b")]
+    print_json_lists([("all %", Rows(("n", "none", "%", 't"'), rows)), ("no", Rows(("n",), ()))])
+    shown = capsys.readouterr().out
+    names = ("n", "none", "%", 't"')
+    assert json.loads(shown) == {
+        "all %": [dict(zip(names, row, strict=True)) for row in rows],
+        "no": [],
+    }
+    assert len(shown.splitlines()) == 7
+
+
+def test_lists_are_printed_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    lengths = []
+
+    def rows() -> Iterator[tuple[int]]:
+        for number in range(3):
+            lengths.append(len(out.getvalue()))
+            yield (number,)
+
+    print_json_lists([("n", Rows(("n",), rows()))])
+    print_csv(("n",), rows())
+    assert lengths == sorted(set(lengths))
 
 
 def test_csv_has_a_header_and_empty_fields_for_none(capsys: pytest.CaptureFixture[str]) -> None:

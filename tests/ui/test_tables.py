@@ -65,6 +65,21 @@ def test_skipped_regions_are_grouped_by_reason(capsys: pytest.CaptureFixture[str
     assert "  leader is on store 4: 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 4 more" in lines
 
 
+def test_a_long_plan_is_aligned_in_portions_and_has_one_head(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bkctl.ui.tables._PORTION", 3)
+    keys = [b"", *(b"k" * min(n, 4) + b"%02d" % n for n in range(1, 10)), b""]
+    lines = shown(capsys, *(region(n + 1, keys[n], keys[n + 1]) for n in range(10)))
+    assert len(lines) == 1 + 2 * 10 + 1
+    assert [line.split()[0] for line in lines[1:21:2]] == [str(n + 1) for n in range(10)]
+    assert sum("start key" in line for line in lines) == 1
+    sizes = [line.index(" MiB") for line in lines[1:21:2]]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == sizes[2]
+    assert sizes[3] == sizes[8] > sizes[2]
+
+
 def test_gaps_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = shown(capsys, region(1, b"a", b"b"), region(2, b"c", b""))
     assert lines[-3:] == [
