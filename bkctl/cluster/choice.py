@@ -41,7 +41,8 @@ class Choice:
     """What is chosen of one region; `best` is None where no voter's log is at hand.
 
     `config` is the newest record of the region at hand. `lacking` says which voters are not at
-    hand, if those that are make no majority; `unfit` why `best` cannot be read.
+    hand, if those that are make no majority; `unfit` why `best` cannot be read;
+    `is_troubled` is whether that is as its raft log cannot be applied.
     """
 
     region_id: int
@@ -50,6 +51,7 @@ class Choice:
     decided: tuple[int, ...]
     lacking: str
     unfit: str
+    is_troubled: bool = False
 
     @property
     def has_majority(self) -> bool:
@@ -163,10 +165,12 @@ def _choose(
     ]
     lacking = _lacking(config, at_hand, numbers, by_number)
     if not logs:
-        return Choice(region_id, config, None, (), lacking, _no_log(replicas))
+        is_troubled = any(replica.standing.trouble for replica in replicas)
+        return Choice(region_id, config, None, (), lacking, _no_log(replicas), is_troubled)
     best = max(logs, key=lambda each: (each.log, each.standing.has_data, -each.number))
     decided = tuple(each.number for each in logs if each.log[0] == best.log[0])
-    return Choice(region_id, config, best, decided, lacking, _unfit(best.standing))
+    unfit, is_troubled = _unfit(best.standing), bool(best.standing.trouble)
+    return Choice(region_id, config, best, decided, lacking, unfit, is_troubled)
 
 
 def _counts(standing: Standing, config: Standing, store_id: int) -> bool:
@@ -188,7 +192,7 @@ def _without_voters(choice: Choice, replicas: Sequence[Replica]) -> Choice:
     if not there:
         return choice
     best = max(there, key=lambda each: (each.log, -each.number))
-    return replace(choice, best=best, unfit="")
+    return replace(choice, best=best, unfit="", is_troubled=False)
 
 
 def _lacking(

@@ -58,7 +58,7 @@ def cluster_regions(
         region_id, config = choice.region_id, choice.config
         if region_id not in found:
             keys = config.start_key, config.end_key
-            if choice.best is not None and choice.best.standing.trouble:
+            if choice.is_troubled:
                 regions.append(_region(choice))
                 refused[region_id] = Refusal(CorruptionError.kind, choice.unfit)
             elif not config.is_gone:

@@ -72,6 +72,7 @@ def test_what_neither_log_has_is_refused_as_tikv_refuses_it(tmp_path: Path) -> N
     code, report, _ = back_up(store, "one")
     assert code == 3
     assert "[region 8] entry at apply index 246 doesn't exist, may lose data" in str(report)
+    assert "corruption" in {error["kind"] for error in report["errors"]}
     assert not list(tmp_path.rglob("backupmeta"))
 
 
