@@ -18,12 +18,12 @@ SECONDS, MEMORY = 30, 1 << 30
 
 def sparse(path: Path) -> None:
     path.write_bytes(b"")
-    os.truncate(path, 3 << 30)
+    os.truncate(path, 5 << 30)
 
 
 KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "zero": (lambda path: path.symlink_to("/dev/zero"), "a device"),
-    "sparse": (sparse, "3,221,225,472 bytes, where at most"),
+    "sparse": (sparse, "5,368,709,120 bytes, where at most"),
     "pipe": (os.mkfifo, "a named pipe"),
     "directory": (lambda path: path.mkdir(), "a directory"),
 }

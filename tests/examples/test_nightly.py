@@ -71,7 +71,7 @@ def test_every_command_line_is_one_that_bkctl_knows(line: list[str]) -> None:
     # With --help at its end, a line is read and not carried out.
     outcome = bkctl(command, *arguments, "--help")
     assert outcome.code == 0, outcome.stderr
-    known = set(re.findall(r"--[a-z0-9-]+", outcome.stdout))
+    known = set(re.findall(r"--[a-z0-9]+(?:[.-][a-z0-9]+)*", outcome.stdout))
     for argument in arguments:
         if argument.startswith("--"):
             assert argument.partition("=")[0] in known
