@@ -72,7 +72,11 @@ def find_base(
     age = (physical_ms(end_ts) - physical_ms(root.facts.end_ts or 0)) / 1000
     if full_every is not None and age >= full_every:
         return Base(0, "", f"a full backup, as the last one, {root.name}, is old enough")
-    whole = chain_coverage(read_links(storage, catalog.chains.chain_of(found))).whole
+    links = read_links(storage, catalog.chains.chain_of(found))
+    if lacking := next((link.name for link in links if link.may_lack), None):
+        # What it lacks was committed before it: no incremental backup brings that.
+        return Base(0, "", f"a full backup, as {lacking} took regions from a minority of voters")
+    whole = chain_coverage(links).whole
     if not whole & KeySet.of([subject.window]):
         return Base(0, "", f"a full backup, as {found.name} covers none of these keys")
     return Base(found_end, found.name, f"builds on {found.name}", whole)

@@ -25,6 +25,7 @@ from bkctl.regions.plan import BackupRange
 from bkctl.repository.holder import this_process
 from bkctl.repository.summary import parse_claim
 from bkctl.storage.base import Storage, side_by_side
+from bkctl.store.raft_log_mode import RaftLogMode
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
@@ -55,8 +56,21 @@ def settings_of(
         "compression_level": request.compression.level,
         "sst_max_size": request.sst_max_size,
         **({"base": base} if base else {}),
+        **_settings_of_sources(request),
         **cipher_settings(request.cipher),
     }
+
+
+def _settings_of_sources(request: BackupRequest) -> dict[str, object]:
+    """What decides how much of the logs is in a range, where it is not the usual."""
+    source, settings = request.source, dict[str, object]()
+    if source.raft_log is not RaftLogMode.COMMITTED:
+        settings["raft-log"] = source.raft_log.value
+    if source.point_in_time:
+        settings["recovery"] = "point-in-time"
+    if request.allow_minority:
+        settings["allow-minority"] = True
+    return settings
 
 
 def check_same_settings(backup_dir: BackupDir, settings: Mapping[str, object]) -> None:

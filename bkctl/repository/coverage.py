@@ -33,12 +33,16 @@ _OWN_WRITER = "bkctl "
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """One backup of a chain: what it covered, and what it was asked for."""
+    """One backup of a chain: what it covered, and what it was asked for.
+
+    With `may_lack` nobody knows that it has all of that: regions were taken from a minority.
+    """
 
     name: str
     covered: tuple[CoveredKeys, ...]
     window: KeySet
     uncovered: tuple[UncoveredKeys, ...] = ()
+    may_lack: bool = False
 
     @property
     def keys(self) -> KeySet:
@@ -97,7 +101,8 @@ def link_of(
         left_out = KeySet.of(report.gaps) if report is not None else NO_KEYS
         covered = tuple(CoveredKeys(keys, start_ts) for keys in (asked - left_out).ranges)
     uncovered = () if report is None else report.uncovered
-    return ChainLink(name, covered, asked, uncovered)
+    may_lack = report is not None and bool(report.minority)
+    return ChainLink(name, covered, asked, uncovered, may_lack)
 
 
 def chain_coverage(links: Sequence[ChainLink]) -> ChainCoverage:
