@@ -7,14 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from bkctl.cluster.choice import Choice
 from bkctl.errors import CorruptionError
-from bkctl.raft.source import RaftSource
 from bkctl.regions.check import NOT_LEADER
 from bkctl.regions.local_state import parse_region_record, parse_region_state_key
 from bkctl.regions.region import Region, RegionEpoch
 from bkctl.regions.region_map import RegionMap, Skipped
+from bkctl.store.ident import StoreIdent
+
+
+class RecordSource(Protocol):
+    """A store whose regions' records are at hand, wherever it is itself."""
+
+    @property
+    def ident(self) -> StoreIdent:
+        """Who it is."""
+
+    def region_records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values of its regions' states, as they are once its log is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,7 @@ class ClusterRegions:
 
 
 def cluster_regions(
-    choices: dict[int, Choice], sources: Sequence[RaftSource], *, allow_minority: bool
+    choices: dict[int, Choice], sources: Sequence[RecordSource], *, allow_minority: bool
 ) -> ClusterRegions:
     """Put together what was chosen; CorruptionError for a damaged record."""
     numbers = {
@@ -82,7 +94,7 @@ def cluster_regions(
     )
 
 
-def _records(sources: Sequence[RaftSource], numbers: dict[int, int]) -> Iterator[Region]:
+def _records(sources: Sequence[RecordSource], numbers: dict[int, int]) -> Iterator[Region]:
     """The regions' records, each on the store that is chosen for it."""
     for number, source in enumerate(sources):
         for key, value in source.region_records():

@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from bkctl.cluster.choice import Choice, choose
+from bkctl.cluster.choice import Choice
+from bkctl.cluster.election import Election
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
 from bkctl.errors import SourceError, UsageError
-from bkctl.raft.replayer import RaftReplayer
 from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
 from bkctl.store.ident import StoreIdent
@@ -148,7 +148,7 @@ class Stores:
             replayers = [stack.enter_context(source.replaying()) for source in self.sources]
             led = [replayer for replayer in replayers if replayer is not None]
             if len(led) == len(self.sources):
-                self.choices = _Election(led, allow_minority=self._allow_minority).hold()
+                self.choices = Election(led, allow_minority=self._allow_minority).hold()
             elif len(self.sources) > 1:
                 silent = self.sources[replayers.index(None)].path
                 raise SourceError(
@@ -157,58 +157,6 @@ class Stores:
                 )
         for source in self.sources:
             source.settle()
-
-
-class _Election:
-    """Applies raft logs as far as the choice among replicas decides, until that does not change.
-
-    What one choice decides ends where peers change: who decides the rest is chosen by the new ones.
-    """
-
-    def __init__(self, replayers: Sequence[RaftReplayer], *, allow_minority: bool) -> None:
-        self._replayers, self._allow_minority = replayers, allow_minority
-        # By store and region the conf_ver of the peers who decided last.
-        self._decided: dict[tuple[int, int], int] = {}
-
-    def hold(self) -> dict[int, Choice]:
-        """What is chosen in the end."""
-        read = [replayer.read() for replayer in self._replayers]
-        ids = [ident.store_id for ident, _ in read]
-        _check_idents([ident for ident, _ in read])
-        choices = self._choose([standings for _, standings in read], ids)
-        self._decide(choices)
-        is_done = False
-        while not is_done:
-            found = [
-                replayer.apply(
-                    {region: told for (own, region), told in self._decided.items() if own == number}
-                )
-                for number, replayer in enumerate(self._replayers)
-            ]
-            choices = self._choose(found, ids)
-            is_done = not self._decide(choices)
-        for replayer in self._replayers:
-            replayer.finish()
-        return choices
-
-    def _choose(
-        self, surveys: Sequence[Sequence[Standing]], ids: Sequence[int]
-    ) -> dict[int, Choice]:
-        return choose(surveys, ids, allow_minority=self._allow_minority)
-
-    def _decide(self, choices: dict[int, Choice]) -> bool:
-        """Take in what is decided; tell whether that is more than before."""
-        is_more = False
-        for choice in choices.values():
-            if not (choice.has_majority or self._allow_minority):
-                continue
-            for number in choice.decided:
-                own = number, choice.region_id
-                if self._decided.get(own, -1) < choice.config.conf_ver:
-                    # It only grows, and not beyond what the logs hold: this comes to an end.
-                    self._decided[own] = choice.config.conf_ver
-                    is_more = True
-        return is_more
 
 
 def open_stores(
@@ -236,17 +184,3 @@ def _check_modes(options: Sequence[SourceOptions]) -> None:
             "--raft-log ignore cannot go with several stores: their raft logs tell which store's "
             "replica of a region counts"
         )
-
-
-def _check_idents(idents: Sequence[StoreIdent]) -> None:
-    """Raise UsageError unless they are different stores of one cluster."""
-    seen: set[int] = set()
-    for ident in idents:
-        if ident.cluster_id != idents[0].cluster_id:
-            raise UsageError(
-                f"the stores are of different clusters ({idents[0].cluster_id} and "
-                f"{ident.cluster_id}); give those of one"
-            )
-        if ident.store_id in seen and len(idents) > 1:
-            raise UsageError(f"store {ident.store_id} is given twice; give each store once")
-        seen.add(ident.store_id)

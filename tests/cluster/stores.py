@@ -17,8 +17,8 @@ from unittest import mock
 import rocksdict
 
 from bkctl.cluster.choice import Choice
+from bkctl.cluster.election import Election
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
-from bkctl.cluster.stores import _Election
 from bkctl.proto import raft_serverpb_pb2
 from bkctl.raft import rocks_kv
 from bkctl.raft.applying import Applying, ApplyLog, Finish, PinLog, ReadLog
@@ -174,6 +174,6 @@ def elect(
 ) -> tuple[dict[int, Choice], ClusterRegions, list[dict[tuple[str, bytes], bytes]]]:
     """What bkctl makes of the stores at hand, and what is in their views then."""
     led: Any = [Led(left) for left in lefts]
-    choices = _Election(led, allow_minority=allow_minority).hold()
+    choices = Election(led, allow_minority=allow_minority).hold()
     regions = cluster_regions(choices, led, allow_minority=allow_minority)
     return choices, regions, [each.kv.data for each in led]
