@@ -20,14 +20,15 @@ from pathlib import Path
 from bkctl.errors import RegionMapError
 from bkctl.files.small import read_pieces
 from bkctl.regions.collector import collector_paused
-from bkctl.regions.json_stream import JsonStream
+from bkctl.regions.json_stream import Elements, JsonStream
+from bkctl.regions.pd_fast import MAX_U64, FastReader, Unusual
 from bkctl.regions.region import ROLES, Peer, Peers, Region, RegionEpoch
 
-_MAX_U64 = (1 << 64) - 1
 # Some 500 bytes a region, three times that where it is indented.
 _MAX_BYTES = 1 << 32
 _ADVICE = "fetch the map again from PD (pd-ctl region)"
-_ROLE_NUMBERS = {role: number for number, role in enumerate(ROLES)}
+# What a region has and nothing in it.
+_SIGN = "start_key"
 
 
 def load(path: Path) -> list[Region]:
@@ -76,11 +77,17 @@ def _regions(stream: JsonStream, source: str) -> list[Region]:
 def _region_list(stream: JsonStream, source: str) -> list[Region]:
     if stream.peek() != "[":
         raise RegionMapError(f"{source}: regions: {_shown(stream.value())} is no list; {_ADVICE}")
-    reader = _Reader()
-    return [
-        reader.read(entry) or _region(entry, index, source)
-        for index, entry in enumerate(stream.elements())
-    ]
+    reader = FastReader()
+    regions: list[Region] = []
+    for some in stream.elements(_SIGN):
+        if isinstance(some, Elements):
+            try:
+                regions += reader.read(some.text)
+            except Unusual:
+                some.refuse()
+        else:
+            regions.append(_region(some, len(regions), source))
+    return regions
 
 
 def dump(regions: Iterable[Region]) -> str:
@@ -116,92 +123,6 @@ def _peer_as_json(peer: Peer) -> dict[str, object]:
     if peer.is_witness:
         document["is_witness"] = True
     return document
-
-
-class _Reader:
-    """Reads regions as PD prints them, fast; what is anything else is left to `_region`.
-
-    What many regions have in common is made once: epochs, and keys at which one ends and the next
-    begins.
-    """
-
-    def __init__(self) -> None:
-        self._epochs: dict[tuple[int, int], RegionEpoch] = {}
-        self._keys: dict[bytes, bytes] = {}
-
-    def read(self, entry: object) -> Region | None:
-        """The region; None if anything in it is not what it should be, or is told in another way"""
-        if not isinstance(entry, dict):
-            return None
-        pack = Peers.ENTRY.pack
-        try:
-            region_id = entry["id"]
-            start_key, end_key = self._key(entry["start_key"]), self._key(entry["end_key"])
-            epoch = self._epoch(entry["epoch"])
-            peers = entry.get("peers")
-            packed = [pack(*_peer_fields(peer)) for peer in peers or ()]
-            leader = entry.get("leader")
-            led_by = None if leader is None else Peers.peer_of(*_peer_fields(leader))
-            size, keys = entry.get("approximate_size"), entry.get("approximate_keys")
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
-        # Types are compared here rather than in functions: a region has a dozen numbers.
-        if (
-            (type(region_id) is not int or not 0 < region_id <= _MAX_U64)
-            or (end_key and start_key >= end_key)
-            or (peers is not None and type(peers) is not list)
-            or (size is not None and (type(size) is not int or not 0 <= size <= _MAX_U64))
-            or (keys is not None and (type(keys) is not int or not 0 <= keys <= _MAX_U64))
-        ):
-            return None
-        return Region(
-            region_id, start_key, end_key, epoch, Peers(b"".join(packed)), led_by, size, keys
-        )
-
-    def _key(self, text: str) -> bytes:
-        key = bytes.fromhex(text)
-        if 2 * len(key) != len(text):
-            raise ValueError
-        # Most keys come twice, and never again.
-        known = self._keys.pop(key, None)
-        if known is None:
-            self._keys[key] = key
-        return known or key
-
-    def _epoch(self, entry: dict[str, object]) -> RegionEpoch:
-        conf_ver, version = entry["conf_ver"], entry["version"]
-        if type(conf_ver) is not int or type(version) is not int:
-            raise ValueError
-        epoch = self._epochs.get((conf_ver, version))
-        if epoch is None:
-            if not (0 <= conf_ver <= _MAX_U64 and 0 <= version <= _MAX_U64):
-                raise ValueError
-            epoch = self._epochs[conf_ver, version] = RegionEpoch(conf_ver, version)
-        return epoch
-
-
-def _peer_fields(entry: dict[str, object]) -> tuple[int, int, int]:
-    """What `Peers.ENTRY` takes of a peer; raises anything for one that is not all right."""
-    peer_id, store_id = entry["id"], entry["store_id"]
-    name = entry.get("role_name")
-    if name is None:
-        flags = entry.get("role", 0)
-        if type(flags) is not int or not 0 <= flags < len(ROLES) or "is_learner" in entry:
-            raise ValueError
-    elif type(name) is str:
-        flags = _ROLE_NUMBERS[name]
-    else:
-        raise ValueError
-    witness = entry.get("is_witness")
-    if witness is not None:
-        if not isinstance(witness, bool):
-            raise ValueError
-        flags |= Peers.WITNESS * witness
-    if type(peer_id) is not int or type(store_id) is not int:
-        raise ValueError
-    if not (0 < peer_id <= _MAX_U64 and 0 < store_id <= _MAX_U64):
-        raise ValueError
-    return peer_id, store_id, flags
 
 
 def _region(entry: object, index: int, source: str) -> Region:
@@ -297,7 +218,7 @@ class _Fields:
     def number(self, field: str, least: int = 0) -> int:
         """An integer from `least` to 2^64-1."""
         value = self.values.get(field)
-        if type(value) is int and least <= value <= _MAX_U64:
+        if type(value) is int and least <= value <= MAX_U64:
             return value
         if field not in self.values:
             raise self.error(field, "is missing")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bkctl.errors import RegionMapError
 from bkctl.regions import pd
+from bkctl.regions.pd_fast import FastReader, Unusual
 from bkctl.regions.plan import make_plan
 from bkctl.regions.region import Peer, Region, RegionEpoch
 from bkctl.regions.region_map import RegionMap
@@ -255,20 +256,64 @@ _CHANGES = st.fixed_dictionaries(
 )
 
 
+def read_fast(*entries: object) -> list[Region] | None:
+    try:
+        return FastReader().read(json.dumps(entries))
+    except Unusual:
+        return None
+
+
 @given(_CHANGES)
 def test_the_fast_reader_knows_what_the_careful_one_says_or_leaves_it_to_that(
     changes: dict[str, object],
 ) -> None:
     entry = json.loads(json.dumps({**FULL, **changes}))
-    region = pd._Reader().read(entry)
-    if region is not None:
-        assert region == pd._region(entry, 0, "map.json")
+    regions = read_fast(entry)
+    if regions is not None:
+        assert regions == [pd._region(entry, 0, "map.json")]
 
 
 @pytest.mark.parametrize("peer", [{"role_name": "Voter"}, {"role": 0}, {}])
 def test_regions_as_pds_print_them_are_read_fast(peer: dict[str, object]) -> None:
     peers = [{"id": number, "store_id": number, **peer} for number in (3, 4, 5)]
-    assert pd._Reader().read({**FULL, "peers": peers, "leader": peers[0]}) is not None
+    for leader in (peers[0], {"role_name": "Voter"}, {}, None):
+        assert read_fast({**FULL, "peers": peers, "leader": leader}) is not None
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+def test_nearly_all_regions_of_a_map_are_read_fast(
+    monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    slow = 0
+    careful = pd._region
+
+    def counted(entry: object, index: int, source: str) -> Region:
+        nonlocal slow
+        slow += 1
+        return careful(entry, index, source)
+
+    monkeypatch.setattr(pd, "_region", counted)
+    entries = [{**FULL, "id": number} for number in range(1, 5001)]
+    regions = pd.parse(json.dumps({"regions": entries}, indent=indent), "map.json")
+    assert [region.id for region in regions] == list(range(1, 5001))
+    assert slow <= 50
+
+
+@pytest.mark.parametrize("at", [0, 1, 777, 1999])
+def test_a_bad_region_among_many_is_named_by_its_place(at: int) -> None:
+    entries = [{**FULL, "id": number} for number in range(1, 2001)]
+    entries[at] = {**FULL, "id": 0}
+    with pytest.raises(RegionMapError, match=f"region at index {at}: id: 0 is no integer"):
+        pd.parse(json.dumps(entries), "map.json")
+
+
+def test_what_looks_like_the_next_region_in_a_text_is_none() -> None:
+    trap = '}, {"start_key": "AA"}, {"start_key": "BB", "id": 7'
+    entries = [{**FULL, "id": number, "note": trap} for number in range(1, 2001)]
+    for entry in entries:
+        entry["more"] = [{"start_key": "AB"}, {"start_key": "AC"}]
+    regions = pd.parse(json.dumps(entries), "map.json")
+    assert [region.id for region in regions] == list(range(1, 2001))
 
 
 def in_pieces(text: str, size: int) -> list[Region]:
