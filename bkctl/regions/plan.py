@@ -164,7 +164,8 @@ def _left_out(
     """The regions of a window that are not read, in key order."""
     skipped: list[tuple[bytes, Skipped]] = []
     checked: bytes | None = None
-    for region in region_map.within(first, end):
+    # Without a store, none is another's.
+    for region in () if store_id is None else region_map.within(first, end):
         reason = _reason_to_skip(region, store_id)
         if reason is not None:
             # Its keys bound gaps, so they must decode too.
