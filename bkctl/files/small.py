@@ -21,7 +21,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 
 
 class UnfitFileError(OSError):
@@ -61,7 +61,7 @@ def read_small(path: Path | str, limit: int, *, waits: bool = False) -> bytes:
 
 
 def read_pieces(path: Path | str, limit: int, *, waits: bool = False) -> Iterator[bytes]:
-    """Read a file as `read_small` does, at most a MiB at a time."""
+    """Read a file as `read_small` does, piece by piece."""
     descriptor = _open_pipe(path) if waits and _is_unnamed(path) else open_regular(path, limit)
     try:
         left = limit + 1

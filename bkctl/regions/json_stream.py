@@ -21,13 +21,13 @@ from bkctl.errors import RegionMapError
 
 # A value longer than this is none of a region map; what is no JSON is told apart within it.
 MAX_VALUE = 16 << 20
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 # A decoder needs as many bytes to tell UTF-8, UTF-16 and UTF-32 apart.
 _ENCODING_BYTES = 4
 # No word or number that is cut off is refused farther from the end than this.
 _LONGEST_WORD = 16
 # So much text at a time goes to a faster reader, which ends where the last of so many guesses is.
-_PORTION = 1 << 18
+_PORTION = 1 << 16
 _GUESSES = 64
 _LONGEST_GAP = 256
 _GAP = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\Z")
