@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import accumulate
+
+from msgspec.structs import replace
 
 from bkctl.errors import CorruptionError
 from bkctl.mvcc.keys import DATA_PREFIX, TS_SIZE

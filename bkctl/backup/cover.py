@@ -9,6 +9,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from bkctl.archive.coverage import CoveredKeys, KeyRange, KeySet, UncoveredKeys
 from bkctl.archive.report import RangeError
 from bkctl.backup.share import share_out
@@ -70,7 +72,9 @@ def split_by(plan: Plan, base: KeySet, is_raw: bool) -> Plan:
         parts = [(keys, False) for keys in (own & near).ranges]
         parts += [(keys, True) for keys in (own - near).ranges]
         ranges += (
-            replace(brange, start_key=keys.start_key, end_key=keys.end_key, takes_all=takes_all)
+            structs.replace(
+                brange, start_key=keys.start_key, end_key=keys.end_key, takes_all=takes_all
+            )
             for keys, takes_all in sorted(parts, key=lambda part: part[0].start_key)
         )
     return replace(plan, ranges=tuple(ranges))

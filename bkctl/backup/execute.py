@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from bkctl.backup.balance import balance
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
 from bkctl.backup.opening import open_request
@@ -171,7 +173,7 @@ def _part_of(plan: Plan, part: BackupRange) -> BackupRange | None:
     whole = whole_of(span_of(part), plan.ranges)
     if whole is None or not is_same(whole.region, part.region):
         return None
-    return dataclasses.replace(part, view=whole.view)
+    return structs.replace(part, view=whole.view)
 
 
 def _balanced(

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from bkctl.archive.checkpoint import FinishedRange
 from bkctl.regions.plan import BackupRange, to_data_bounds

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from bkctl.archive.coverage import KeyRange
 from bkctl.backup.changes import without_unchanged
 from bkctl.backup.cover import cover_of, split_by
@@ -43,7 +45,7 @@ def plan_regions(
     ranges: Iterable[BackupRange] = plan.ranges
     if chosen is not None:
         ranges = (
-            dataclasses.replace(brange, view=chosen.numbers.get(brange.region.id, 0))
+            structs.replace(brange, view=chosen.numbers.get(brange.region.id, 0))
             for brange in ranges
         )
     return dataclasses.replace(

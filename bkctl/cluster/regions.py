@@ -6,8 +6,10 @@ Regions of different epochs may overlap: of those the newest has the truth (`Reg
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import structs
 
 from bkctl.cluster.choice import Choice
 from bkctl.errors import CorruptionError
@@ -103,7 +105,7 @@ def _records(sources: Sequence[RecordSource], numbers: dict[int, int]) -> Iterat
                 continue
             region = parse_region_record(region_id, value)[1]
             own = region.peer_on(source.ident.store_id)
-            yield replace(region, leader=own) if len(sources) > 1 else region
+            yield structs.replace(region, leader=own) if len(sources) > 1 else region
 
 
 def _region(choice: Choice) -> Region:

@@ -52,8 +52,7 @@ class LayeredFile:
         return not self.end_key or self.end_key > raw_key
 
 
-@dataclass(frozen=True, slots=True)
-class MergeRange(BackupRange):
+class MergeRange(BackupRange, frozen=True, gc=False):
     """A range to merge, with all files of the chain that may hold keys of it."""
 
     files: tuple[LayeredFile, ...] = ()

@@ -7,7 +7,9 @@ for `bkctl.regions.pd` to read one by one: that knows older forms, and says what
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -15,11 +17,22 @@ from bkctl.regions.region import ROLES, Peer, Peers, Region, RegionEpoch
 
 MAX_U64 = (1 << 64) - 1
 _ROLE_NUMBERS = {role: number for number, role in enumerate(ROLES)}
+_Id = Annotated[int, msgspec.Meta(ge=1)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Peer(msgspec.Struct, gc=False):
-    id: int = 0
-    store_id: int = 0
+    id: _Id
+    store_id: _Id
+    role_name: str | None = None
+    role: int | None = None
+    is_witness: bool | None = None
+    is_learner: bool | None = None
+
+
+class _Leader(msgspec.Struct, gc=False):
+    id: _Count = 0
+    store_id: _Count = 0
     role_name: str | None = None
     role: int | None = None
     is_witness: bool | None = None
@@ -27,19 +40,19 @@ class _Peer(msgspec.Struct, gc=False):
 
 
 class _Epoch(msgspec.Struct, gc=False):
-    conf_ver: int
-    version: int
+    conf_ver: _Count
+    version: _Count
 
 
 class _Entry(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     start_key: str
     end_key: str
     epoch: _Epoch
     peers: list[_Peer] | None = None
-    leader: _Peer | None = None
-    approximate_size: int | None = None
-    approximate_keys: int | None = None
+    leader: _Leader | None = None
+    approximate_size: _Count | None = None
+    approximate_keys: _Count | None = None
 
 
 class Unusual(Exception):
@@ -61,28 +74,32 @@ class FastReader:
         """The regions of a JSON list; Unusual if any of them has to be looked at."""
         try:
             return list(self._regions(self._decode(text)))
-        except (msgspec.MsgspecError, ValueError, KeyError, RecursionError):
+        except (msgspec.MsgspecError, struct.error, ValueError, KeyError, RecursionError):
             raise Unusual from None
 
     def _regions(self, entries: list[_Entry]) -> Iterator[Region]:
-        pack = Peers.ENTRY.pack
+        # What is too large a number for 64 bits, `pack` refuses.
+        pack, key, epoch_of = Peers.ENTRY.pack, self._key, self._epoch
         for entry in entries:
             region_id, leader = entry.id, entry.leader
-            start_key, end_key = self._key(entry.start_key), self._key(entry.end_key)
+            start_key, end_key = key(entry.start_key), key(entry.end_key)
             size, keys = entry.approximate_size, entry.approximate_keys
-            if not (
-                0 < region_id <= MAX_U64
-                and (not end_key or start_key < end_key)
-                and (size is None or 0 <= size <= MAX_U64)
-                and (keys is None or 0 <= keys <= MAX_U64)
+            if (
+                (end_key and start_key >= end_key)
+                or region_id > MAX_U64
+                or (size is not None and size > MAX_U64)
+                or (keys is not None and keys > MAX_U64)
             ):
                 raise Unusual
-            packed = [pack(*_fields(peer)) for peer in entry.peers or ()]
+            packed = [pack(peer.id, peer.store_id, _flags(peer)) for peer in entry.peers or ()]
             led_by: Peer | None = None
             if leader is not None and (leader.id or leader.store_id):
-                led_by = Peers.peer_of(*_fields(leader))
+                pack(leader.id, leader.store_id, 0)
+                if not (leader.id and leader.store_id):
+                    raise Unusual
+                led_by = Peers.peer_of(leader.id, leader.store_id, _flags(leader))
             yield Region(
-                *(region_id, start_key, end_key, self._epoch(entry.epoch)),
+                *(region_id, start_key, end_key, epoch_of(entry.epoch)),
                 *(Peers(b"".join(packed)), led_by, size, keys),
             )
 
@@ -101,16 +118,14 @@ class FastReader:
         pair = entry.conf_ver, entry.version
         epoch = self._epochs.get(pair)
         if epoch is None:
-            if not (min(pair) >= 0 and max(pair) <= MAX_U64):
+            if max(pair) > MAX_U64:
                 raise Unusual
             epoch = self._epochs[pair] = RegionEpoch(*pair)
         return epoch
 
 
-def _fields(peer: _Peer) -> tuple[int, int, int]:
-    """What `Peers.ENTRY` takes of a peer."""
-    if not (0 < peer.id <= MAX_U64 and 0 < peer.store_id <= MAX_U64):
-        raise Unusual
+def _flags(peer: _Peer | _Leader) -> int:
+    """The role and whether it is a witness, as `Peers.ENTRY` has them."""
     if peer.role_name is not None:
         flags = _ROLE_NUMBERS[peer.role_name]
     elif peer.role is not None and 0 <= peer.role < len(ROLES):
@@ -119,6 +134,4 @@ def _fields(peer: _Peer) -> tuple[int, int, int]:
         flags = 0
     else:
         raise Unusual
-    if peer.is_witness:
-        flags |= Peers.WITNESS
-    return peer.id, peer.store_id, flags
+    return flags | Peers.WITNESS if peer.is_witness else flags

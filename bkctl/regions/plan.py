@@ -10,6 +10,8 @@ import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from bkctl.codec import memcomparable
 from bkctl.errors import CorruptionError, RegionMapError, UsageError
 from bkctl.regions.collector import collector_paused
@@ -21,8 +23,7 @@ _DATA_END = b"{"
 _BATCH = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class BackupRange:
+class BackupRange(msgspec.Struct, frozen=True, gc=False):
     """The part [start, end) of a region that a backup reads.
 
     `start_key` and `end_key` are encoded keys as the region map has them; an empty one is no

@@ -1,18 +1,21 @@
-"""What a region is: a range of keys that one Raft group keeps, as PD and the stores describe it."""
+"""What a region is: a range of keys that one Raft group keeps, as PD and the stores describe it.
+
+msgspec makes these values in a quarter of the time that dataclasses take: there may be millions.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import overload
+
+import msgspec
 
 ROLES = ("Voter", "Learner", "IncomingVoter", "DemotingVoter")
 """The names of a peer's roles, by their numbers in metapb.PeerRole."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True, order=True, gc=False):
     """A region's replica on a store; a witness votes but holds no data."""
 
     id: int
@@ -83,8 +86,7 @@ class Peers(Sequence[Peer]):
         return repr(tuple(self))
 
 
-@dataclass(frozen=True, slots=True)
-class RegionEpoch:
+class RegionEpoch(msgspec.Struct, frozen=True, gc=False):
     """`conf_ver` counts changes of peers, `version` splits and merges: changes of the range."""
 
     conf_ver: int
@@ -94,8 +96,7 @@ class RegionEpoch:
         return f"version {self.version}, conf_ver {self.conf_ver}"
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(msgspec.Struct, frozen=True, gc=False):
     """A region as its map has it.
 
     `start_key` and `end_key` bound it as [start, end), an empty end being infinity. They are

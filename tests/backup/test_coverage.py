@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rocksdict import AccessType, Options, Rdict
 
 from bkctl.archive.coverage import KeySet
@@ -303,8 +304,8 @@ def test_a_gap_in_the_map_publishes_nothing_unless_asked(cluster: Cluster, tmp_p
     ("regions", "kind"),
     [
         (WHOLE, "epoch_not_match"),
-        ([replace(HALVES[0], end_key=encode(b"k11")), HALVES[1]], "epoch_not_match"),
-        ([HALVES[0], replace(HALVES[1], id=9)], "region_not_found"),
+        ([structs.replace(HALVES[0], end_key=encode(b"k11")), HALVES[1]], "epoch_not_match"),
+        ([HALVES[0], structs.replace(HALVES[1], id=9)], "region_not_found"),
     ],
 )
 def test_a_map_that_the_store_contradicts_fails_those_ranges(
@@ -332,7 +333,9 @@ def test_a_region_without_its_data_here_fails(
 
 
 def test_a_learner_is_named(cluster: Cluster, tmp_path: Path) -> None:
-    learner = [replace(r, peers=(Peer(1, 1, "Learner"), THERE), leader=None) for r in HALVES]
+    learner = [
+        structs.replace(r, peers=(Peer(1, 1, "Learner"), THERE), leader=None) for r in HALVES
+    ]
     cluster.regions = learner
     cluster.write_states()
     region_map = RegionMap.build(learner, "store")
