@@ -1,4 +1,4 @@
-"""`bkctl regions`: a store's own regions as PD's JSON; checks a region map."""
+"""`bkctl regions`: a store's own regions as PD's JSON, or a cluster's; checks a region map."""
 
 from __future__ import annotations
 
@@ -24,23 +24,29 @@ if TYPE_CHECKING:
     from bkctl.store.source import Source, SourceOptions
     from bkctl.ui.tables import MapProblem
 
-HELP = """Print a store's own regions as PD's JSON, or check a region map.
+HELP = """Print a store's own regions as PD's JSON, those of several stores, or check a region map.
 
 With --db, the regions whose data the store holds, ready to be given to --region-map. With
 --region-map FILE, or with --check, what is wrong in a map: regions that overlap or are listed
 twice, keys that are not those of the mode (transactional, or --raw), and keys that no region
 covers.
 
+With --db given more than once, the stores are one cluster: each region is shown once, with the
+store whose raft log is the newest, why, and whether a majority of its voters is at hand; below it,
+why it is refused (--allow-minority refuses none for a minority); then what is left out, and keys
+that nobody has.
+
 With --db and --raft, where each region's replica stands: its state, role and epoch (conf_ver and
 version); which entry of the raft log the kv store has applied, which is known to be committed,
 which is the last; the last entry's term and the peer's own; how much there is to apply, and how
 many entries lie above. It is complete if it alone decides what is committed, behind if it is known
-to lack something, else unknown.
+to lack something, else unknown. Of several stores all replicas are shown, and which one is chosen.
 
 \b
 Example:
   bkctl regions --db /var/lib/tikv > regions.json
   bkctl regions --db /var/lib/tikv --raft
+  bkctl regions --db /mnt/tikv1 --db /mnt/tikv2 --db /mnt/tikv3
   bkctl regions --region-map regions.json --check
 
 \b
@@ -57,7 +63,7 @@ _PLURALS = {
 
 def regions(
     ctx: typer.Context,
-    db: options.Db = None,
+    db: stores_of.Dbs = None,
     region_map: options.RegionMapFrom = None,
     store_id: options.StoreId = None,
     check: Annotated[
@@ -73,28 +79,32 @@ def regions(
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
     master_key: options.MasterKey = None,
+    allow_minority: stores_of.AllowMinority = False,
     json: options.Json = False,
     config: options.Config = None,
     log_format: options.Log = options.LogFormat.TEXT,
 ) -> None:
     """Print or check regions."""
-    if db is None and region_map is None:
+    if not db and region_map is None:
         raise UsageError("nothing to show; give --db PATH, or --region-map FILE to check")
-    opening = None
-    if db is not None:
-        opening = stores_of.source_options(
-            *(db, work_dir, wal_dir, recovery),
-            raft_log=raft_log,
-            raft_dir=raft_dir,
-            master_key=master_key,
-        )
+    openings = stores_of.store_options(
+        *(db, work_dir, wal_dir, recovery),
+        raft_log=raft_log,
+        raft_dir=raft_dir,
+        master_key=master_key,
+    )
+    if len(openings) > 1 and store_id is not None:
+        raise UsageError("--store-id is one store's; it cannot go with several --db")
     if show_raft:
-        _show_raft(opening, json)
+        _show_raft(openings, allow_minority, json)
         return
     # A configuration file may name both for all commands: then what is asked for here decides.
-    is_check = check or db is None or _is_on_command_line(ctx, "region_map")
+    is_check = check or not db or _is_on_command_line(ctx, "region_map")
     choice = (region_map if is_check else None) or "store"
-    with _opened(opening if choice == "store" else None) as source:
+    if choice == "store" and len(openings) > 1:
+        _show_cluster(openings, allow_minority, is_check=is_check, is_raw=raw, as_json=json)
+        return
+    with _opened(openings[0] if choice == "store" and openings else None) as source:
         loaded, skipped = options.load_region_map(choice, source, store_id)
     if is_check:
         _check(loaded, raw, json)
@@ -118,25 +128,65 @@ def _opened(opening: SourceOptions | None) -> Iterator[Source | None]:
         yield source
 
 
-def _show_raft(opening: SourceOptions | None, as_json: bool) -> None:
+def _show_cluster(
+    openings: list[SourceOptions],
+    allow_minority: bool,
+    *,
+    is_check: bool,
+    is_raw: bool,
+    as_json: bool,
+) -> None:
+    from bkctl.cluster.stores import open_stores
+    from bkctl.commands.cluster_regions import cluster_of, show_cluster
+
+    with open_stores(openings, chooses=True, allow_minority=allow_minority) as stores:
+        shown = cluster_of(stores)
+        chosen = stores.regions
+    if is_check and chosen is not None:
+        _check(chosen.region_map, is_raw, as_json)
+    else:
+        show_cluster(shown, is_raw=is_raw, as_json=as_json)
+
+
+def _show_raft(openings: list[SourceOptions], allow_minority: bool, as_json: bool) -> None:
     """Print where the regions stand by the raft log; exit code 1 if any is in trouble."""
-    from bkctl.raft.source import open_source
     from bkctl.ui import output, tables
 
-    if opening is None:
+    if not openings:
         raise UsageError("--raft shows a store's raft log; give --db PATH")
-    with open_source(opening) as source:
-        standings = sorted(source.standings, key=lambda each: (each.start_key, each.region_id))
-        if not standings:
-            raise SourceError(
-                f"{source.path}: no raft log was read of it; there is nothing to show"
-            )
+    replicas = _replicas(openings, allow_minority)
+    standings = [standing for _, standing, _ in replicas]
+    is_several = len(openings) > 1
     if as_json:
-        output.print_json({"regions": [_standing_document(each) for each in standings]})
+        documents = [
+            _standing_document(standing)
+            | ({"store_id": store_id, "chosen": is_chosen} if is_several else {})
+            for store_id, standing, is_chosen in replicas
+        ]
+        output.print_json({"regions": documents})
     else:
-        tables.print_standings(output.Page.of_stdout(), standings)
+        stores = [(store_id, is_chosen) for store_id, _, is_chosen in replicas]
+        tables.print_standings(output.Page.of_stdout(), standings, stores if is_several else None)
     if any(each.trouble for each in standings):
         raise typer.Exit(1)
+
+
+def _replicas(
+    openings: list[SourceOptions], allow_minority: bool
+) -> list[tuple[int, Standing, bool]]:
+    """Where each replica stands; SourceError where no raft log tells."""
+    from bkctl.cluster.stores import open_stores
+    from bkctl.commands.cluster_regions import replicas_of
+
+    # One store is shown as it is by itself, without a choice.
+    is_several = len(openings) > 1
+    with open_stores(openings, chooses=is_several, allow_minority=allow_minority) as stores:
+        replicas = replicas_of(stores)
+        if not replicas:
+            raise SourceError(
+                f"{stores.path}: no raft log was read of it; there is nothing to show"
+            )
+    return replicas
 
 
 def _standing_document(standing: Standing) -> dict[str, object]:

@@ -19,6 +19,7 @@ UNLIMITED_WIDTH = 1 << 30
 _MAX_UNUSED = 16
 _PIECES = 4096
 _quoted = json.encoder.encode_basestring_ascii
+_NAMES = {None: "null", True: "true", False: "false"}
 
 
 def print_json(document: object) -> None:
@@ -44,7 +45,11 @@ class Rows:
         for row in self.rows:
             yield line % tuple(
                 [
-                    _quoted(value) if type(value) is str else "null" if value is None else value
+                    _quoted(value)
+                    if type(value) is str
+                    else _NAMES[value]
+                    if value is None or type(value) is bool
+                    else value
                     for value in row
                 ]
             )

@@ -1,48 +1,37 @@
 """Plans and region maps as tables for people.
 
-Laid out here rather than by a general table: a plan of a large store has tens of thousands of
-ranges, which those take minutes for, and that of a cluster a million: it is printed in portions,
-each of them as wide as it has to be, and no narrower than the ones above.
+A plan of a cluster may have a million ranges: it is printed in portions, each of them as wide as it
+has to be, and no narrower than the ones above.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat, zip_longest
 
 from bkctl.errors import CorruptionError
 from bkctl.raft.standing import Completeness, Standing
 from bkctl.regions.plan import BackupRange, Plan, to_raw_key, with_raw_keys
+from bkctl.regions.region import Region
 from bkctl.regions.region_map import Gap, Skipped
+from bkctl.ui.columns import (
+    MIN_KEY_WIDTH,
+    Column,
+    key_columns,
+    key_width,
+    print_columns,
+)
+from bkctl.ui.columns import KeyRange as KeyRange
 from bkctl.ui.human import format_count, format_size
 from bkctl.ui.keys import describe_key, shorten_middle
 from bkctl.ui.output import Page
 
 _MAX_LISTED = 10
-_MIN_KEY_WIDTH = 12
-_SPACE = "  "
 # Rows that are laid out together.
 _PORTION = 8192
-_NO_WIDTHS: Mapping[str, int] = {}
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRange:
-    """Keys [start, end); an empty start is the first key, an empty end infinity."""
-
-    start_key: bytes
-    end_key: bytes
-
-    def as_json(self) -> dict[str, object]:
-        """Both keys as upper-case hexadecimal."""
-        return {
-            "start_key": self.start_key.hex().upper(),
-            "end_key": self.end_key.hex().upper(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,37 +53,19 @@ class MapProblem:
         return {"region_id": self.region_id, **self.keys.as_json(), "reason": self.reason}
 
 
-class _Column:
-    """A column of a table: a line a row, and for keys a second, dim one; `least` wide or wider."""
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A region of several stores: the id of the one it is read from, and why.
 
-    def __init__(
-        self,
-        name: str,
-        lines: list[str],
-        *,
-        below: list[str] | None = None,
-        is_left: bool = False,
-        least: int = 0,
-    ) -> None:
-        self.name, self._lines, self._below = name, lines, below
-        self.width = max(least, len(name), *map(len, lines), *map(len, below or [""]))
-        self._justify = str.ljust if is_left else str.rjust
+    `lacking` says which voters are missing for a majority, `refusal` of which kind of error it is
+    that the region is not read, and why.
+    """
 
-    def head(self) -> str:
-        """The name, padded."""
-        return self._justify(self.name, self.width)
-
-    def lines(self) -> Iterable[str]:
-        """The rows' lines, padded."""
-        justify, width = self._justify, self.width
-        return [justify(line, width) for line in self._lines]
-
-    def lines_below(self) -> Iterable[str]:
-        """The rows' second lines, padded; spaces where there are none."""
-        if self._below is None:
-            return repeat(" " * self.width, len(self._lines))
-        justify, width = self._justify, self.width
-        return [justify(line, width) for line in self._below]
+    region: Region
+    store_id: int | None
+    why: str
+    lacking: str
+    refusal: tuple[str, str] | None
 
 
 def raw_gaps(gaps: Iterable[Gap], is_raw: bool) -> list[KeyRange]:
@@ -111,10 +82,10 @@ def print_plan(
 
     `chosen` are the ids of the stores that regions are read from, and why, by region.
     """
-    columns: list[_Column] = []
+    columns: list[Column] = []
     for first in range(0, len(plan.ranges), _PORTION):
         columns = _plan_columns(page, plan.ranges[first : first + _PORTION], chosen, columns)
-        _print_columns(page, columns, has_head=first == 0)
+        print_columns(page, columns, has_head=first == 0)
     page.line(_totals(plan))
     _print_skipped(page, plan.skipped)
     _print_gaps(page, raw_gaps(plan.gaps, is_raw))
@@ -124,13 +95,13 @@ def _plan_columns(
     page: Page,
     ranges: Sequence[BackupRange],
     chosen: dict[int, tuple[int, str]] | None,
-    above: Sequence[_Column],
-) -> list[_Column]:
+    above: Sequence[Column],
+) -> list[Column]:
     """The columns of some ranges of a plan, as wide as those `above` at least."""
     least = {column.name: column.width for column in above}
 
-    def column(name: str, lines: list[str], *, is_left: bool = False) -> _Column:
-        return _Column(name, lines, is_left=is_left, least=least.get(name, 0))
+    def column(name: str, lines: list[str], *, is_left: bool = False) -> Column:
+        return Column(name, lines, is_left=is_left, least=least.get(name, 0))
 
     regions = [entry.region for entry in ranges]
     before = [
@@ -146,12 +117,83 @@ def _plan_columns(
         behind.append(column("store", [str(store_id) for store_id, _ in told]))
         behind.append(column("why", [why for _, why in told], is_left=True))
     keys = [KeyRange(start_key, end_key) for _, start_key, end_key in with_raw_keys(ranges)]
-    width = _key_width(page, [*before, *behind])
-    return [*before, *_key_columns(keys, width, least), *behind]
+    width = key_width(page, [*before, *behind])
+    return [*before, *key_columns(keys, width, least), *behind]
 
 
-def print_standings(page: Page, standings: Sequence[Standing]) -> None:
-    """Print where each region's replica stands, what is wrong with one below it."""
+def print_cluster(
+    page: Page,
+    rows: Sequence[ClusterRow],
+    skipped: Sequence[Skipped],
+    gaps: Sequence[tuple[bytes, bytes]],
+    *,
+    is_raw: bool,
+) -> None:
+    """Print the regions of several stores, why one is not read below it, and what has none.
+
+    Keys are given as they are encoded, and shown as they are where they decode to none.
+    """
+    columns: list[Column] = []
+    for first in range(0, len(rows), _PORTION):
+        portion = rows[first : first + _PORTION]
+        columns = _cluster_columns(page, portion, columns, is_raw)
+        notes = [_cluster_note(row) for row in portion]
+        print_columns(page, columns, notes, has_head=first == 0)
+    refused = sum(row.refusal is not None for row in rows)
+    minority = sum(bool(row.lacking) for row in rows)
+    page.line(
+        f"total: {format_count(len(rows), 'region')}, {refused:,} refused, {minority:,} without a "
+        "majority of voters at hand"
+    )
+    _print_skipped(page, skipped)
+    _print_gaps(page, [KeyRange(*(_shown_key(key, is_raw) for key in gap)) for gap in gaps])
+
+
+def _cluster_note(row: ClusterRow) -> str:
+    if row.refusal is None:
+        return row.lacking
+    return f"{row.refusal[0]}: {row.refusal[1]}"
+
+
+def _cluster_columns(
+    page: Page, rows: Sequence[ClusterRow], above: Sequence[Column], is_raw: bool
+) -> list[Column]:
+    least = {column.name: column.width for column in above}
+
+    def column(name: str, lines: list[str], *, is_left: bool = False) -> Column:
+        return Column(name, lines, is_left=is_left, least=least.get(name, 0))
+
+    epochs = [row.region.epoch for row in rows]
+    before = [
+        column("region", [str(row.region.id) for row in rows]),
+        column("epoch", [f"{epoch.conf_ver}:{epoch.version}" for epoch in epochs]),
+    ]
+    behind = [
+        column("store", [_text(row.store_id) for row in rows]),
+        column("majority", ["no" if row.lacking else "yes" for row in rows], is_left=True),
+        column("why", [row.why for row in rows], is_left=True),
+    ]
+    keys = [
+        KeyRange(_shown_key(row.region.start_key, is_raw), _shown_key(row.region.end_key, is_raw))
+        for row in rows
+    ]
+    width = key_width(page, [*before, *behind])
+    return [*before, *key_columns(keys, width, least), *behind]
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
+
+
+def print_standings(
+    page: Page,
+    standings: Sequence[Standing],
+    stores: Sequence[tuple[int, bool]] | None = None,
+) -> None:
+    """Print where each region's replica stands, what is wrong with one below it.
+
+    Of several stores, `stores` has the id of each replica's, and whether the region is read there.
+    """
     if not standings:
         return
     words: list[tuple[str, Callable[[Standing], str]]] = [
@@ -169,10 +211,14 @@ def print_standings(page: Page, standings: Sequence[Standing]) -> None:
         ("to apply", lambda each: format_size(each.size)),
         ("above", lambda each: each.above),
     ]
-    columns = [_Column("region", [str(each.region_id) for each in standings])]
-    columns += (_Column(name, list(map(of, standings)), is_left=True) for name, of in words)
-    columns += (_Column(name, [str(of(each)) for each in standings]) for name, of in numbers)
-    _print_columns(page, columns, [each.trouble for each in standings])
+    columns = [Column("region", [str(each.region_id) for each in standings])]
+    if stores is not None:
+        columns.append(Column("store", [str(store_id) for store_id, _ in stores]))
+        chosen = ["chosen" if is_chosen else "" for _, is_chosen in stores]
+        columns.append(Column("read", chosen, is_left=True))
+    columns += (Column(name, list(map(of, standings)), is_left=True) for name, of in words)
+    columns += (Column(name, [str(of(each)) for each in standings]) for name, of in numbers)
+    print_columns(page, columns, [each.trouble for each in standings])
     page.line(standings_in_short(standings))
 
 
@@ -194,8 +240,8 @@ def print_problems(page: Page, problems: Sequence[MapProblem], is_raw: bool) -> 
     if not problems:
         return
     before = [
-        _Column("problem", [problem.kind for problem in problems], is_left=True),
-        _Column("region", [str(problem.region_id or "") for problem in problems]),
+        Column("problem", [problem.kind for problem in problems], is_left=True),
+        Column("region", [str(problem.region_id or "") for problem in problems]),
     ]
     keys = [
         KeyRange(
@@ -203,63 +249,8 @@ def print_problems(page: Page, problems: Sequence[MapProblem], is_raw: bool) -> 
         )
         for problem in problems
     ]
-    columns = [*before, *_key_columns(keys, _key_width(page, before))]
-    _print_columns(page, columns, [problem.reason for problem in problems])
-
-
-def _print_columns(
-    page: Page, columns: list[_Column], notes: Sequence[str] = (), *, has_head: bool = True
-) -> None:
-    if has_head:
-        page.line(page.bold(_SPACE.join(column.head() for column in columns).rstrip()))
-    lines = zip(*(column.lines() for column in columns), strict=True)
-    lines_below = zip(*(column.lines_below() for column in columns), strict=True)
-    for line, below, note in zip_longest(lines, lines_below, notes, fillvalue=""):
-        page.line(_SPACE.join(line))
-        if shown := _SPACE.join(below).rstrip():
-            page.line(page.dim(shown))
-        if note:
-            page.line(f"{_SPACE}{note}")
-
-
-def _key_width(page: Page, others: Sequence[_Column]) -> int:
-    """How wide each of two key columns may be beside the others."""
-    taken = sum(column.width + len(_SPACE) for column in others)
-    return max(_MIN_KEY_WIDTH, (page.width - taken - len(_SPACE)) // 2)
-
-
-def _key_columns(
-    keys: Sequence[KeyRange], width: int, least: Mapping[str, int] = _NO_WIDTHS
-) -> list[_Column]:
-    # Most keys stand twice: where one range ends and the next begins.
-    known: dict[bytes, tuple[str, str]] = {}
-    starts, ends = [entry.start_key for entry in keys], [entry.end_key for entry in keys]
-    return [
-        _key_column("start key", starts, "(start)", width, known, least),
-        _key_column("end key", ends, "(end)", width, known, least),
-    ]
-
-
-def _key_column(
-    name: str,
-    raw_keys: list[bytes],
-    when_empty: str,
-    width: int,
-    known: dict[bytes, tuple[str, str]],
-    least: Mapping[str, int],
-) -> _Column:
-    """Keys in two lines: readable, and in hexadecimal; each at most `width` columns wide."""
-    lines, below = [], []
-    for raw_key in raw_keys:
-        both = known.get(raw_key)
-        if both is None:
-            both = known[raw_key] = (
-                shorten_middle(describe_key(raw_key), width),
-                shorten_middle(raw_key.hex().upper(), width),
-            )
-        lines.append(both[0] if raw_key else when_empty)
-        below.append(both[1])
-    return _Column(name, lines, below=below, is_left=True, least=least.get(name, 0))
+    columns = [*before, *key_columns(keys, key_width(page, before))]
+    print_columns(page, columns, [problem.reason for problem in problems])
 
 
 def _shown_key(encoded_key: bytes, is_raw: bool) -> bytes:
@@ -289,7 +280,7 @@ def _print_gaps(page: Page, gaps: Sequence[KeyRange]) -> None:
     if not gaps:
         return
     page.line(f"gaps: {format_count(len(gaps), 'range')} of keys that no region covers")
-    width = max(_MIN_KEY_WIDTH, (page.width - len("   to ")) // 2)
+    width = max(MIN_KEY_WIDTH, (page.width - len("   to ")) // 2)
     for gap in gaps[:_MAX_LISTED]:
         start = shorten_middle(describe_key(gap.start_key, "(start)"), width)
         end = shorten_middle(describe_key(gap.end_key, "(end)"), width)
