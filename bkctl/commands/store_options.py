@@ -80,12 +80,13 @@ def store_options(
     raft_log: RaftLogMode = RaftLogMode.COMMITTED,
     raft_dir: Path | None = None,
     master_key: Path | None = None,
+    name: str = "--db",
 ) -> list[SourceOptions]:
-    """How to open the stores that the options name; none where they name none."""
-    paths = [path for text in dbs or () for path in _matches(text)]
-    for name, given in (("--wal-dir", wal_dir), ("--raft-dir", raft_dir)):
+    """How to open the stores that the options name, by `name`; none where they name none."""
+    paths = [path for text in dbs or () for path in _matches(name, text)]
+    for option, given in (("--wal-dir", wal_dir), ("--raft-dir", raft_dir)):
         if given is not None and len(paths) > 1:
-            raise UsageError(f"{name} is one store's; it cannot go with several --db")
+            raise UsageError(f"{option} is one store's; it cannot go with several {name}")
     return [
         source_options(
             *(path, work_dir, wal_dir, recovery, api_version),
@@ -97,11 +98,11 @@ def store_options(
     ]
 
 
-def _matches(text: str) -> list[Path]:
+def _matches(name: str, text: str) -> list[Path]:
     """The path, or all directories that a pattern matches; UsageError for none."""
     if not glob.has_magic(text) or Path(text).exists():
         return [Path(text)]
     found = [Path(each) for each in sorted(glob.glob(text)) if Path(each).is_dir()]
     if not found:
-        raise UsageError(f"--db {text}: no directory matches the pattern")
+        raise UsageError(f"{name} {text}: no directory matches the pattern")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,8 @@ from bkctl.verify.level import Level
 if TYPE_CHECKING:
     from bkctl.store.source import SourceOptions
     from bkctl.ui.output import Page
-    from bkctl.verify.verify import Against, Verification
+    from bkctl.verify.comparing import Against
+    from bkctl.verify.verify import Verification
 
 HELP = """Prove backups whole: the newest one, those that are named, or --all.
 
@@ -29,7 +29,14 @@ HELP = """Prove backups whole: the newest one, those that are named, or --all.
 
 With --against, the backup is also compared with a store, as of the backup's own timestamps; with
 --region-map too, keys are missed that lie where the backup has no file. Encrypted files cannot be
-checked and are told as damage. With --all or several names, --json prints a list.
+checked and are told as damage.
+
+With --against given more than once, the stores are one cluster: what is compared is what a backup
+of them would read, each region where the raft log is the newest. With --region-map store that holds
+of a single store, too. Keys that no store can tell are an error (--allow-minority compares with
+what fewer than a majority of a region's voters have).
+
+With --all or several names, --json prints a list.
 
 \b
 Example:
@@ -48,8 +55,13 @@ Names = Annotated[
 ]
 LevelOption = Annotated[Level, options.option("--level", help="How thoroughly.")]
 All = Annotated[bool, typer.Option("--all", help="Verify every complete backup.")]
-AgainstDb = Annotated[
-    Path | None, options.option("--against", metavar="DB", help="A store to compare with.")
+AgainstDbs = Annotated[
+    list[str] | None,
+    options.option(
+        "--against",
+        metavar="DB",
+        help="A store to compare with; given more than once, or as a pattern: those of a cluster.",
+    ),
 ]
 
 
@@ -58,7 +70,7 @@ def verify(
     storage: options.StorageUrl = None,
     every: All = False,
     level: LevelOption = Level.SHA256,
-    against: AgainstDb = None,
+    against: AgainstDbs = None,
     region_map: options.RegionMapFrom = None,
     jobs: options.Jobs = None,
     allow_gaps: options.AllowGaps = False,
@@ -68,6 +80,7 @@ def verify(
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
     master_key: options.MasterKey = None,
+    allow_minority: stores_of.AllowMinority = False,
     crypter_method: options.CrypterMethod = None,
     crypter_key: options.CrypterKey = None,
     crypter_key_file: options.CrypterKeyFile = None,
@@ -84,15 +97,14 @@ def verify(
 
     if every and names:
         raise UsageError("--all and names exclude each other; give one of them")
-    store = None
-    if against is not None:
-        opening = stores_of.source_options(
-            *(against, work_dir, wal_dir, recovery),
-            raft_log=raft_log,
-            raft_dir=raft_dir,
-            master_key=master_key,
-        )
-        store = _against(opening, region_map)
+    openings = stores_of.store_options(
+        *(against, work_dir, wal_dir, recovery),
+        raft_log=raft_log,
+        raft_dir=raft_dir,
+        master_key=master_key,
+        name="--against",
+    )
+    store = _against(openings, region_map, allow_minority)
     spec = parse_storage(options.required("--storage", storage))
     cipher = options.cipher(crypter_method, crypter_key, crypter_key_file)
     found: list[Verification] = []
@@ -118,12 +130,26 @@ def verify(
         raise typer.Exit(code)
 
 
-def _against(source: SourceOptions, region_map: str | None) -> Against:
-    from bkctl.verify.verify import Against
+def _against(
+    openings: list[SourceOptions], region_map: str | None, allow_minority: bool
+) -> Against | None:
+    from bkctl.verify.comparing import Against
 
-    if region_map is None:
-        return Against(source)
-    return Against(source, lambda opened: options.load_region_map(region_map, opened))
+    if not openings:
+        return None
+    first, *others = openings
+    if others and region_map not in (None, "store"):
+        raise UsageError(
+            "the regions of several stores are those of their own records; give --region-map "
+            "store, or leave it out"
+        )
+    return Against(
+        first,
+        None if region_map is None else lambda opened: options.load_region_map(region_map, opened),
+        tuple(others),
+        chooses=region_map == "store",
+        allow_minority=allow_minority,
+    )
 
 
 def _exit_code(found: list[Verification]) -> int:

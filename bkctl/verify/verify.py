@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bkctl.archive.backup_dir import BackupDir, list_backups
 from bkctl.archive.coverage import NO_KEYS, KeySet
 from bkctl.archive.encryption import check_key
 from bkctl.archive.meta import BackupMeta
 from bkctl.archive.names import META_NAME, REPORT_NAME
-from bkctl.archive.report import Report
-from bkctl.backup.request import RegionMapLoader
-from bkctl.codec.json_text import loads
 from bkctl.errors import BkctlError, CorruptionError, UsageError
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
-from bkctl.raft.source import open_source
-from bkctl.raft.standing import refuse_troubled
-from bkctl.regions.plan import make_plan
 from bkctl.repository.catalog import Catalog, open_backup, read_catalog, root_name
 from bkctl.repository.coverage import chain_coverage, read_links
 from bkctl.storage.url import StorageSpec, open_storage
 from bkctl.store.ident import has_plain_keys
-from bkctl.store.source import Source, SourceOptions
-from bkctl.verify.against import SHOWN_DIFFERENCES, Difference, Segment, Snapshot, segments_of
+from bkctl.verify.against import SHOWN_DIFFERENCES, Difference
 from bkctl.verify.backup import Description, check_description
-from bkctl.verify.file import DEFAULT, WRITE, Finding, pairs_of
+from bkctl.verify.comparing import Against as Against
+from bkctl.verify.comparing import open_against, plan_comparison, trouble_of
+from bkctl.verify.file import Finding, pairs_of
 from bkctl.verify.level import Level
 from bkctl.verify.run import VerifyRun
 from bkctl.verify.task import CheckJob, CompareJob, JobResult, VerifyJob
@@ -44,18 +38,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from bkctl.codec.cipher import Cipher
-
-
-@dataclass(frozen=True, slots=True)
-class Against:
-    """The store to compare a backup with.
-
-    With `load_regions`, the ranges that a backup of this store would take are compared too, where
-    the backup has no file; without, only what its files cover.
-    """
-
-    source: SourceOptions
-    load_regions: RegionMapLoader | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,33 +252,21 @@ class Verifier:
         against: Against,
         listener: Listener,
     ) -> list[JobResult]:
-        groups = _family_groups(meta)
-        with open_source(against.source) as source:
-            refuse_troubled(source.standings)
-            source.require(*(() if meta.is_raw_kv else ("lock",)), *chain(*groups))
+        with open_against(against, meta) as stores:
             jobs: list[VerifyJob] = []
-            for families in groups:
-                planned = _planned(source, backup_dir, description, families[0], against)
-                if not meta.is_raw_kv:
-                    planned += _covered_spans(description.report)
-                snapshot = Snapshot(
-                    meta.start_version,
-                    meta.end_version,
-                    meta.is_raw_kv,
-                    families[0],
-                    meta.api_version,
-                )
-                for segment in segments_of(planned, meta.files, families):
-                    number, view = len(jobs), (source.db_dir, source.path)
-                    start_ts = _start_of(segment, meta, description.report)
-                    own = replace(snapshot, start_ts=start_ts)
-                    jobs.append(
-                        CompareJob(
-                            *(number, self._spec, backup_dir.name, *view, own, segment),
-                            self._cipher,
-                        )
+            untold: list[JobResult] = []
+            for part in plan_comparison(stores, against, backup_dir, meta, description):
+                if part.trouble:
+                    untold.append(JobResult(error=trouble_of(part)))
+                    continue
+                source = stores.sources[part.number]
+                jobs.append(
+                    CompareJob(
+                        *(len(jobs), self._spec, backup_dir.name, source.db_dir, source.path),
+                        *(part.snapshot, part.segment, self._cipher),
                     )
-            return self._run(jobs, meta, listener)
+                )
+            return [*self._run(jobs, meta, listener), *untold]
 
     def _run(
         self, jobs: Sequence[VerifyJob], meta: BackupMeta, listener: Listener
@@ -307,71 +277,5 @@ class Verifier:
         return VerifyRun(self._pool, jobs, _has_plain_keys(meta), listener).run()
 
 
-def _covered_spans(report: Report | None) -> list[tuple[bytes, bytes]]:
-    """What of an incremental begins at a timestamp of its own, in raw user keys."""
-    if report is None or not report.start_ts:
-        return []
-    return [
-        (each.keys.start_key, each.keys.end_key)
-        for each in report.covered or ()
-        if each.start_ts != report.start_ts
-    ]
-
-
-def _start_of(segment: Segment, meta: BackupMeta, report: Report | None) -> int:
-    """The timestamp after which a backup has the commits of a segment; 0 for all of them."""
-    if segment.files:
-        return segment.files[0].start_version
-    for each in report.covered or () if report is not None else ():
-        if segment.start_key in KeySet((each.keys,)):
-            return each.start_ts
-    return meta.start_version
-
-
 def _has_plain_keys(meta: BackupMeta) -> bool:
     return has_plain_keys(meta.is_raw_kv, meta.api_version)
-
-
-def _family_groups(meta: BackupMeta) -> list[tuple[str, ...]]:
-    """The column families that a backup is of; those that are read together, together."""
-    if not meta.is_raw_kv:
-        return [(WRITE, DEFAULT)]
-    named = {raw_range.cf for raw_range in meta.raw_ranges} | {file.cf for file in meta.files}
-    return [(family,) for family in sorted(named) or (DEFAULT,)]
-
-
-def _planned(
-    source: Source,
-    backup_dir: BackupDir,
-    description: Description,
-    family: str,
-    against: Against,
-) -> list[tuple[bytes, bytes]]:
-    """The ranges, in raw user keys, that the backup was to cover; none without a region map."""
-    meta, report = description.meta, description.report
-    if against.load_regions is None or meta is None:
-        return []
-    region_map, _ = against.load_regions(source)
-    store_id = source.ident.store_id if report is None else report.store_id
-    planned = []
-    for start_key, end_key in _windows(backup_dir, meta, family):
-        plain = _has_plain_keys(meta)
-        plan = make_plan(store_id or None, start_key, end_key, region_map, plain)
-        planned += [(brange.raw_start_key, brange.raw_end_key) for brange in plan.ranges]
-    return planned
-
-
-def _windows(backup_dir: BackupDir, meta: BackupMeta, family: str) -> list[tuple[bytes, bytes]]:
-    """The raw user keys that the backup was asked for; all keys where nobody wrote it down."""
-    if meta.raw_ranges:
-        return [
-            (raw_range.start_key, raw_range.end_key)
-            for raw_range in meta.raw_ranges
-            if raw_range.cf == family
-        ]
-    try:
-        claim: Any = loads(backup_dir.read_claim() or b"")
-        settings = claim["settings"]
-        return [(bytes.fromhex(settings["start_key"]), bytes.fromhex(settings["end_key"]))]
-    except (ValueError, KeyError, TypeError, CorruptionError):
-        return [(b"", b"")]
