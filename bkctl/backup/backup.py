@@ -2,7 +2,7 @@
 
 1. open     the store, pinned; the repository, locked
 2. follow   the backup to go on from, which settles the window and the name
-3. plan     the ranges to read
+3. plan     the ranges to read; again, where regions changed meanwhile
 4. claim    the name, or take an unfinished backup up again
 5. run      the ranges on the workers
 6. publish  or say why not
@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import remove_checkpoints
@@ -22,10 +23,11 @@ from bkctl.archive.report import KeyRange, Report
 from bkctl.backup.execute import run_plan
 from bkctl.backup.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
-from bkctl.backup.opening import open_request
+from bkctl.backup.opening import Opened, open_request
 from bkctl.backup.outcome import make_meta, make_report, refusal_report
 from bkctl.backup.parts import count_whole, span_of
 from bkctl.backup.planning import plan_reads
+from bkctl.backup.replan import settle, wanted_by
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.resume import check_same_settings, claim_info, keep_finished, settings_of
 from bkctl.backup.run import RunResult
@@ -66,12 +68,14 @@ def take_backup(
     if request.cipher is not None:
         refuse_work_dir_in(request.storage.path, request.source.work_dir)
     with (
-        open_request(request, is_cancelled, notify) as stores,
+        Opened(partial(open_request, request, is_cancelled, notify)) as opened,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
-        request = _settle_mode(request, stores)
-        job = _follow(request, stores, storage, begun)
-        read = plan_reads(job.request, stores, job.store_id, job.base)
+        request = _settle_mode(request, opened.stores)
+        job = _follow(request, opened.stores, storage, begun)
+        found = settle(opened, wanted_by(job.request, job.store_id, is_cancelled))
+        job = dataclasses.replace(job, stores=opened.stores)
+        read = plan_reads(job.request, job.stores, job.store_id, job.base, found)
         if read.cover.uncovered and not request.allow_gaps:
             return refusal_report(job, read)
         claimed = _claim(job, read)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,10 @@ from msgspec import structs
 
 from bkctl.backup.balance import balance
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
-from bkctl.backup.opening import open_request
-from bkctl.backup.parts import by_view, left_of, span_of, whole_of
+from bkctl.backup.opening import Opened, open_request
+from bkctl.backup.parts import by_view, left_of, span_of
 from bkctl.backup.planning import plan_reads
+from bkctl.backup.replan import settle, wanted_by
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.routes import NAME as ROUTES
 from bkctl.backup.routes import encode_routes
@@ -25,8 +28,8 @@ from bkctl.backup.wait import wait_for_locks
 from bkctl.cluster.regions import ClusterRegions
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
-from bkctl.regions.plan import BackupRange, Plan
-from bkctl.regions.region import is_same
+from bkctl.regions.check import EPOCH_NOT_MATCH
+from bkctl.regions.plan import BackupRange
 from bkctl.storage.limit import RateLimit
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
     decides = request.resolve_locks and not request.is_raw
     if request.rate_limit is not None:
         limit = RateLimit(request.rate_limit, stores.first.db_dir.parent / "rate-limit")
-        storage = dataclasses.replace(storage, rate_limit=limit)
+        storage = replace(storage, rate_limit=limit)
     return BackupTask(
         views=tuple(each.view for each in read.reads),
         start_ts=request.start_ts,
@@ -151,29 +154,46 @@ class _Again:
     crew: Crew
 
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
-        request = dataclasses.replace(self.job.request, read_all=True)
-        with open_request(request) as stores:
-            read = plan_reads(request, stores, self.job.store_id, self.job.base)
-            same = [again for brange in ranges if (again := _part_of(read.plan, brange))]
+        job, cancelled = self.job, self.crew.is_cancelled
+        request = replace(job.request, read_all=True)
+        with Opened(partial(open_request, request, cancelled)) as opened:
+            found = settle(opened, wanted_by(request, job.store_id, cancelled))
+            read = plan_reads(request, opened.stores, job.store_id, job.base, found)
+            split = [(brange, parts_of(brange, read.ranges)) for brange in ranges]
             views = tuple(each.view for each in read.reads)
-            task = dataclasses.replace(self.task, views=views)
-            result = _run(self.job, task, same, self.crew)
-        found = {span_of(brange) for brange in same}
-        message = "the region changed while its locks were waited for; try again"
-        result.failures += [
-            RangeFailure(brange, "epoch_not_match", message)
-            for brange in ranges
-            if span_of(brange) not in found
-        ]
+            task = replace(self.task, views=views)
+            result = _run(job, task, [part for _, parts in split for part in parts], self.crew)
+        result.failures += [_failure(brange, read.refused) for brange, parts in split if not parts]
         return result
 
 
-def _part_of(plan: Plan, part: BackupRange) -> BackupRange | None:
-    """The same part of a region as the plan reads it now; None if it has changed."""
-    whole = whole_of(span_of(part), plan.ranges)
-    if whole is None or not is_same(whole.region, part.region):
-        return None
-    return structs.replace(part, view=whole.view)
+def _failure(brange: BackupRange, refused: Iterable[RangeFailure]) -> RangeFailure:
+    """Why a range is no longer read."""
+    start, end = span_of(brange)
+    for why in refused:
+        first, behind = span_of(why.backup_range)
+        if first < end and start < behind:
+            return RangeFailure(brange, why.kind, why.message)
+    message = "the region changed while its locks were waited for; try again"
+    return RangeFailure(brange, EPOCH_NOT_MATCH, message)
+
+
+def parts_of(brange: BackupRange, ranges: Sequence[BackupRange]) -> list[BackupRange]:
+    """The same keys as a plan reads them now, by its `ranges`; none where it does not read all."""
+    end = brange.data_end_key
+    first = bisect_right(ranges, brange.data_start_key, key=_data_start) - 1
+    parts, at = [], brange.start_key
+    for own in islice(ranges, max(0, first), None):
+        if own.data_start_key >= end or max(own.start_key, brange.start_key) != at:
+            break
+        behind = brange.end_key if end <= own.data_end_key else own.end_key
+        parts.append(structs.replace(own, start_key=at, end_key=behind, takes_all=brange.takes_all))
+        at = behind
+    return parts if parts and span_of(parts[-1])[1] == end else []
+
+
+def _data_start(brange: BackupRange) -> bytes:
+    return brange.data_start_key
 
 
 def _balanced(

@@ -3,10 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from bkctl.backup.orphans import refuse_forgotten_files
 from bkctl.backup.request import BackupRequest
 from bkctl.cluster.stores import Stores, open_stores
+from bkctl.errors import SourceError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Opened:
+    """A context manager: stores that can be pinned anew, as `stores`."""
+
+    def __init__(self, open_them: Callable[[], Stores]) -> None:
+        """Open them; raises what `open_them` raises."""
+        self._open_them = open_them
+        self.stores = open_them()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stores.close()
+
+    def renew(self) -> bool:
+        """Pin the stores as they are now; False if none of them runs, and so can have changed.
+
+        Raises what opening them raises, and SourceError if they are others now.
+        """
+        if not any(source.is_live for source in self.stores.sources):
+            return False
+        idents = [source.ident for source in self.stores.sources]
+        self.stores.close()
+        self.stores = self._open_them()
+        if [source.ident for source in self.stores.sources] != idents:
+            raise SourceError(f"{self.stores.path}: another store is there now; try again")
+        return True
 
 
 def open_request(

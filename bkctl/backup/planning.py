@@ -36,6 +36,19 @@ class Regions:
     chosen: ClusterRegions | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A plan, and what of it the stores are not to be read for.
+
+    `notes` say how often it was made again, and by whose word.
+    """
+
+    regions: Regions
+    plan: Plan
+    refused: tuple[Mismatch, ...]
+    notes: tuple[str, ...] = ()
+
+
 def plan_regions(
     regions: Regions, window: tuple[bytes, bytes], store_id: int | None, *, is_raw: bool
 ) -> Plan:
@@ -53,17 +66,20 @@ def plan_regions(
     )
 
 
-def plan_reads(request: BackupRequest, stores: Stores, store_id: int, base: Base) -> ReadPlan:
-    """What to read: for an incremental backup, only what can have changed since `base`.
+def plan_reads(
+    request: BackupRequest,
+    stores: Stores,
+    store_id: int,
+    base: Base,
+    found: Settled,
+) -> ReadPlan:
+    """What to read of a plan: for an incremental backup, only what can have changed since `base`.
 
     Ranges that the stores are not to be read for are refused: they are failures from the start.
     """
-    regions = _regions_of(request, stores)
-    window = request.start_key, request.end_key
-    plan = plan_regions(regions, window, store_id or None, is_raw=request.has_plain_keys)
-    mismatches = find_refused(plan, regions, stores, store_id or None)
-    refused = tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in mismatches)
-    notes = _notes(regions.region_map.origin, stores.first)
+    regions, plan, window = found.regions, found.plan, (request.start_key, request.end_key)
+    refused = tuple(RangeFailure(m.backup_range, m.kind, m.message) for m in found.refused)
+    notes = [*_notes(regions.region_map.origin, stores.first), *found.notes]
     chosen = regions.chosen
     if stores.choices is not None and chosen is not None:
         replicas = chosen_notes(plan, stores.choices, stores.sources)
@@ -79,14 +95,6 @@ def plan_reads(request: BackupRequest, stores: Stores, store_id: int, base: Base
     keys = KeyRange(*window)
     cover = cover_of(plan, keys, request.start_ts, request.has_plain_keys)
     return ReadPlan(plan, reads, cover, refused, replicas, tuple(notes), tuple(minority))
-
-
-def _regions_of(request: BackupRequest, stores: Stores) -> Regions:
-    chosen = stores.regions
-    if chosen is not None:
-        return Regions(chosen.region_map, chosen.skipped, chosen)
-    region_map, passed_over = request.load_regions(stores.first)
-    return Regions(region_map, tuple(passed_over))
 
 
 def _reads(

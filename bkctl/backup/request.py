@@ -32,9 +32,10 @@ class BackupRequest:
 
     `rate_limit` is in bytes a second over all workers, for what goes to the storage.
 
-    `load_regions` gives the region map once the store is open. `name` None names the backup after
-    its end timestamp and kind; `store_id` None is the store's own. `read_all` reads for an
-    incremental backup what cannot have changed, too.
+    `load_regions` gives the region map once the store is open, each time as it is then; `asks_pd`
+    is whether it asks PD for it. `name` None names the backup after its end timestamp and kind;
+    `store_id` None is the store's own. `read_all` reads for an incremental backup what cannot have
+    changed, too.
 
     `resume` takes up the unfinished backup `name`; `resume_newest` the one of the same data that
     was begun last, with its end, if there is one.
@@ -89,6 +90,7 @@ class BackupRequest:
     others: tuple[SourceOptions, ...] = ()
     chooses: bool = False
     allow_minority: bool = False
+    asks_pd: bool = False
 
     def __post_init__(self) -> None:
         if self.name is not None:

@@ -32,6 +32,11 @@ backup of this data in --storage ends; with none there, or one --full-every ago,
 taken. A backup is published in one step, and only if every range succeeds and all keys are covered
 (--allow-gaps publishes what there is, and says what is not).
 
+Where regions split, merged or moved since the region map was made, the backup is planned again, up
+to three times: a running store is pinned anew, and the map read again (--region-map pd asks --pd).
+What is contradicted then is read by the store's own records, where those prove that regions which
+it led have split or merged, and fails otherwise.
+
 \b
 Example:
   bkctl backup --db /var/lib/tikv --region-map store --storage local:///backups
@@ -104,8 +109,8 @@ Pd = Annotated[
     options.option(
         "--pd",
         metavar="URL",
-        help="Ask this PD for the GC safe point, and for the id of --keyspace NAME; several, with "
-        "commas, are asked in turn.",
+        help="Ask this PD for the GC safe point, for the id of --keyspace NAME, and with "
+        "--region-map pd for the regions; several, with commas, are asked in turn.",
     ),
 ]
 
@@ -196,7 +201,8 @@ def backup(
             others=tuple(others),
             chooses=choice == "store",
             allow_minority=allow_minority,
-            load_regions=lambda source: options.load_region_map(choice, source, store_id),
+            load_regions=options.region_map_loader(choice, store_id, pd),
+            asks_pd=choice == "pd",
             storage=parse_storage(options.required("--storage", storage)),
             start_ts=start_ts or 0,
             end_ts=end,
@@ -214,7 +220,7 @@ def backup(
             resume_newest=resume and name is None and end_ts is None,
             incremental=incremental,
             full_every=_seconds("--full-every", full_every),
-            gc_safe_point=_safe_point(gc_safe_point, pd, keyspace),
+            gc_safe_point=_safe_point(gc_safe_point, pd, keyspace, choice),
             wait_locks=None if waits is None else Patience(waits),
             resolve_locks=resolve_locks,
             cipher=options.cipher(crypter_method, crypter_key, crypter_key_file),
@@ -231,8 +237,11 @@ def _seconds(option: str, text: str | None) -> int | None:
     return None if text is None else options.duration(option, text)
 
 
-def _safe_point(given: int | None, pd: str | None, keyspace: str | None) -> int | None:
-    if given is not None and pd is not None and not keyspaces.is_name(keyspace):
+def _safe_point(
+    given: int | None, pd: str | None, keyspace: str | None, region_map: str
+) -> int | None:
+    is_asked_more = keyspaces.is_name(keyspace) or region_map == "pd"
+    if given is not None and pd is not None and not is_asked_more:
         raise UsageError("--gc-safe-point and --pd exclude each other; give one of them")
     if pd is None or given is not None:
         return given

@@ -20,7 +20,10 @@ Keyspace = Annotated[
     ),
 ]
 PdOfNames = Annotated[
-    str | None, option("--pd", metavar="URL", help="Ask this PD for the keyspace's id.")
+    str | None,
+    option(
+        "--pd", metavar="URL", help="Ask this PD for the keyspace's id, and for --region-map pd."
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ file. Where an option's default depends on the command or the machine, its value
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -95,8 +95,9 @@ RegionMapFrom = Annotated[
     str | None,
     option(
         "--region-map",
-        metavar="FILE|store|none",
-        help="Regions: a file of PD's JSON, the store's own records, or one over all keys.",
+        metavar="FILE|pd|store|none",
+        help="Regions: a file of PD's JSON, --pd itself, the store's own records, or one over all "
+        "keys.",
     ),
 ]
 StorageUrl = Annotated[
@@ -334,12 +335,29 @@ def naming_region_map(choice: str) -> Iterator[None]:
         raise RegionMapError(text) from None
 
 
+def region_map_loader(
+    choice: str, store_id: int | None = None, pd: str | None = None
+) -> Callable[[Source], tuple[RegionMap, list[Skipped]]]:
+    """Load the regions each time anew, as they are then; of a pipe, which ends, only once."""
+    kept: list[tuple[RegionMap, list[Skipped]]] = []
+
+    def load(source: Source) -> tuple[RegionMap, list[Skipped]]:
+        if kept:
+            return kept[0]
+        loaded = load_region_map(choice, source, store_id, pd)
+        if choice not in ("store", "none", "pd") and not Path(choice).is_file():
+            kept.append(loaded)
+        return loaded
+
+    return load
+
+
 def load_region_map(
-    choice: str, source: Source | None, store_id: int | None = None
+    choice: str, source: Source | None, store_id: int | None = None, pd_urls: str | None = None
 ) -> tuple[RegionMap, list[Skipped]]:
     """The regions that --region-map stands for, and those the store has a record of but no data.
 
-    A file called `store` or `none` is meant by `./store`. `store_id` None is the store's own.
+    A file called `store`, `pd` or `none` is meant by `./store`. `store_id` None is the store's own.
     Raises RegionMapError, SourceError, CorruptionError, or UsageError for `store` without a store.
     """
     from bkctl.regions import local_state, pd
@@ -347,6 +365,12 @@ def load_region_map(
 
     if choice == "none":
         return whole_key_space(), []
+    if choice == "pd":
+        if pd_urls is None:
+            raise UsageError("--region-map pd asks PD for the regions; give --pd URL")
+        from bkctl.regions.pd_map import fetch_regions
+
+        return RegionMap.build(fetch_regions(pd_urls)), []
     if choice != "store":
         return RegionMap.build(pd.load(Path(choice))), []
     if source is None:

@@ -17,6 +17,7 @@ from bkctl.errors import UsageError
 from bkctl.ui import log
 
 if TYPE_CHECKING:
+    from bkctl.backup.opening import Opened
     from bkctl.cluster.stores import Stores
     from bkctl.raft.standing import Standing
     from bkctl.regions.check import Mismatch
@@ -123,14 +124,15 @@ def ranges(
     keys = keyspaces.parse_window(start_key, end_key, key_format, keyspace, pd, is_raw=raw)
     with (
         options.naming_region_map(choice),
-        _opened(opening, window, choice, allow_minority) as stores,
+        _opened(opening, window, choice, allow_minority) as opened,
     ):
+        stores = None if opened is None else opened.stores
         mode = _mode(stores, raw, api_version)
-        shown = _make_plan(choice, stores, store_id, mode.window(keys), mode.plain)
-        if stores is not None and window.start_ts and not raw and not read_all:
+        shown = _make_plan(choice, opened, store_id, mode.window(keys), mode.plain, pd)
+        if opened is not None and window.start_ts and not raw and not read_all:
             from bkctl.backup.planning import plan_changes
 
-            plan = plan_changes(shown.plan, stores, window.start_ts, window.end_ts)
+            plan = plan_changes(shown.plan, opened.stores, window.start_ts, window.end_ts)
             shown = dataclasses.replace(shown, plan=plan)
     _show(shown, window, json, csv)
 
@@ -138,16 +140,25 @@ def ranges(
 @contextlib.contextmanager
 def _opened(
     opening: list[SourceOptions], window: _Window, choice: str, allow_minority: bool
-) -> Iterator[Stores | None]:
+) -> Iterator[Opened | None]:
     """The stores, if any are given, refused for the reasons a backup would refuse them."""
     if not opening:
         yield None
         return
+    from bkctl.backup.opening import Opened
     from bkctl.cluster.stores import open_stores
 
-    with open_stores(opening, chooses=choice == "store", allow_minority=allow_minority) as stores:
-        stores.require(*((window.family,) if window.is_raw else ("write", "lock", "default")))
-        yield stores
+    def open_them() -> Stores:
+        stores = open_stores(opening, chooses=choice == "store", allow_minority=allow_minority)
+        try:
+            stores.require(*((window.family,) if window.is_raw else ("write", "lock", "default")))
+        except BaseException:
+            stores.close()
+            raise
+        return stores
+
+    with Opened(open_them) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,27 +199,28 @@ class _Shown:
 
 def _make_plan(
     choice: str,
-    stores: Stores | None,
-    store_id: int | None,
+    opened: Opened | None,
+    asked_id: int | None,
     keys: tuple[bytes, bytes],
     plain: bool,
+    pd: str | None,
 ) -> _Shown:
-    from bkctl.backup.planning import Regions, find_refused, plan_regions
+    store_id = asked_id
+    if store_id is None and opened is not None:
+        store_id = opened.stores.ident.store_id or None
+    from bkctl.backup.planning import Regions, plan_regions
+    from bkctl.backup.replan import Wanted, settle
 
-    chosen = None if stores is None else stores.regions
-    if chosen is not None:
-        regions = Regions(chosen.region_map, chosen.skipped, chosen)
-    else:
-        source = None if stores is None else stores.first
-        region_map, without_data = options.load_region_map(choice, source, store_id)
+    if opened is None:
+        region_map, without_data = options.load_region_map(choice, None, store_id, pd)
         regions = Regions(region_map, tuple(without_data))
-    if store_id is None and stores is not None:
-        store_id = stores.ident.store_id or None
-    plan = plan_regions(regions, keys, store_id, is_raw=plain)
-    if stores is None:
-        return _Shown(plan, [], plain)
-    refused = find_refused(plan, regions, stores, store_id)
-    return _Shown(plan, refused, plain, stores.standings, stores.chosen())
+        return _Shown(plan_regions(regions, keys, store_id, is_raw=plain), [], plain)
+    load = options.region_map_loader(choice, asked_id, pd)
+    found = settle(opened, Wanted(load, keys, store_id, plain, choice == "pd"))
+    stores = opened.stores
+    for note in found.notes:
+        log.info("planned", note)
+    return _Shown(found.plan, list(found.refused), plain, stores.standings, stores.chosen())
 
 
 def _show(shown: _Shown, window: _Window, as_json: bool, as_csv: bool) -> None:

@@ -52,7 +52,7 @@ def find_mismatches(
             continue
         has_records = True
         told = waiting.pop(region_id, None)
-        if told is not None and (what := _contradiction(told[0].region, value, store_id)):
+        if told is not None and (what := contradiction(told[0].region, value, store_id)):
             found += (Mismatch(brange, *what) for brange in told)
     if has_records:
         message = "this store has no such region; fetch the region map again from PD"
@@ -61,7 +61,11 @@ def find_mismatches(
     return sorted(found, key=lambda mismatch: mismatch.backup_range.start_key)
 
 
-def _contradiction(told: Region, value: bytes, store_id: int | None) -> tuple[str, str] | None:
+def contradiction(told: Region, value: bytes, store_id: int | None) -> tuple[str, str] | None:
+    """What a store's record, `value`, contradicts of a region that it is to be read for.
+
+    The error's kind and message; None where it contradicts nothing.
+    """
     try:
         state, own = parse_region_record(told.id, value)
     except CorruptionError as e:

@@ -116,13 +116,3 @@ class Region(msgspec.Struct, frozen=True, gc=False):
     def peer_on(self, store_id: int) -> Peer | None:
         """This region's peer on a store, or None."""
         return next((peer for peer in self.peers if peer.store_id == store_id), None)
-
-
-def is_same(region: Region, other: Region) -> bool:
-    """Whether two records are of one region in one state, whoever leads it and however large."""
-    return (region.id, region.start_key, region.end_key, region.epoch) == (
-        other.id,
-        other.start_key,
-        other.end_key,
-        other.epoch,
-    )
