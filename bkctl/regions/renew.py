@@ -79,7 +79,9 @@ def renew(region_map: RegionMap, records: Iterable[tuple[bytes, bytes]], store_i
     if not usable:
         return Renewed(region_map)
     kept = [region for region in region_map.regions if region.id not in old]
-    taken = [structs.replace(record, leader=record.peer_on(store_id)) for record, _ in usable.values()]
+    taken = [
+        structs.replace(record, leader=record.peer_on(store_id)) for record, _ in usable.values()
+    ]
     renewed = RegionMap.build([*kept, *taken], region_map.origin)
     if renewed.dropped:
         # An id that the map has elsewhere, too: then nothing is known of either.
