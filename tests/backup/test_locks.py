@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bkctl.backup import replan
 from bkctl.backup.backup import take_backup
 from bkctl.backup.wait import Patience
 from bkctl.commands.options import load_region_map
@@ -105,6 +106,54 @@ def test_a_region_that_changes_meanwhile_fails(tmp_path: Path) -> None:
             load_regions=from_store,
         )
     assert [error.kind for error in report.errors] == ["epoch_not_match"]
+
+
+def test_a_region_that_splits_meanwhile_is_read_as_its_parts(tmp_path: Path) -> None:
+    time = Time()
+    with TikvStore(tmp_path / "store") as tikv:
+        two_regions(tikv, tmp_path)
+        tikv.must_prewrite_put(b"z", b"v", b"z", 10)
+        tikv.must_prewrite_put(b"n", b"v", b"n", 10)
+        tikv.must_commit(b"n", 10, 20)
+        parts = [(1, b"", b"m", 1), (2, b"m", b"p", 2), (3, b"p", b"", 2)]
+        time.due = [
+            (1.0, lambda: tikv.set_regions(parts)),
+            (1.0, lambda: tikv.must_commit(b"z", 10, 20)),
+        ]
+        report = backup(
+            tikv.path,
+            tmp_path / "r",
+            end_ts=100,
+            name="b",
+            wait_locks=Patience(30, time.clock, time.pause),
+            load_regions=from_store,
+        )
+    assert (report.status, report.total_kvs) == ("ok", 2)
+    assert (report.ranges.total, report.ranges.done, report.ranges.failed) == (2, 2, 0)
+
+
+def test_a_region_that_leaves_meanwhile_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock is gone by then, but the store is no longer to be read for it."""
+    monkeypatch.setattr(replan, "_PAUSE_SECONDS", 0)
+    time = Time()
+    with TikvStore(tmp_path / "store") as tikv:
+        two_regions(tikv, tmp_path)
+        tikv.must_prewrite_put(b"z", b"v", b"z", 10)
+        time.due = [
+            (1.0, lambda: tikv.set_regions([(1, b"", b"m", 1)])),
+            (1.0, lambda: tikv.must_commit(b"z", 10, 20)),
+        ]
+        report = backup(
+            tikv.path,
+            tmp_path / "r",
+            end_ts=100,
+            name="b",
+            wait_locks=Patience(30, time.clock, time.pause),
+        )
+    assert [(e.region_id, e.kind) for e in report.errors] == [(2, "region_not_found")]
+    assert not (tmp_path / "r" / "b" / "backupmeta").exists()
 
 
 @pytest.fixture
