@@ -56,6 +56,7 @@ COMMANDS = (
     "ranges",
     "regions",
     "restore",
+    "seal",
     "show",
     "tso",
     "verify",

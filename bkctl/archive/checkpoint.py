@@ -4,10 +4,13 @@
         {"region_id", "epoch_version", "start_key", "end_key", "files": [{"name", "sha256",
          "start_key", "end_key", "start_version", "end_version", "crc64xor", "total_kvs",
          "total_bytes", "cf", "size", "cipher_iv"}],
-         "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}]}
+         "decided_locks": [{"key", "primary", "start_ts", "commit_ts"}],
+         "as_of": [counts], "sha256"}
 
 A record is written when the range's files are saved, so a range counts as finished once it is
 there. Keys, hashes and IVs are hexadecimal. Records are removed once the backup is published.
+Those of a part of a backup lie in a folder of its own, and say as of which state of its region's
+replica the range is; `sha256` is that of the rest, as other machines go by it.
 """
 
 from __future__ import annotations
@@ -40,16 +43,23 @@ class FinishedRange:
     end_key: bytes
     files: tuple[BackupFile, ...]
     decided_locks: tuple[DecidedLock, ...] = ()
+    as_of: tuple[int, ...] = ()
 
     @property
     def record_name(self) -> str:
         """The record's name in the backup's folder."""
-        return f"{FOLDER}/{hashlib.sha256(self.start_key).hexdigest()}.json"
+        return self.record_name_in(FOLDER)
+
+    def record_name_in(self, folder: str) -> str:
+        """The same where records are in another folder of it."""
+        return f"{folder}/{hashlib.sha256(self.start_key).hexdigest()}.json"
 
 
-def write_checkpoint(storage: Storage, backup_name: str, finished: FinishedRange) -> None:
+def write_checkpoint(
+    storage: Storage, backup_name: str, finished: FinishedRange, folder: str = FOLDER
+) -> None:
     """Record a finished range; may be repeated."""
-    document = {
+    document: dict[str, object] = {
         "region_id": finished.region_id,
         "epoch_version": finished.epoch_version,
         "start_key": finished.start_key.hex(),
@@ -66,15 +76,25 @@ def write_checkpoint(storage: Storage, backup_name: str, finished: FinishedRange
             for lock in finished.decided_locks
         ],
     }
-    storage.write(f"{backup_name}/{finished.record_name}", json.dumps(document).encode())
+    if finished.as_of:
+        document["as_of"] = list(finished.as_of)
+        document["sha256"] = _digest(document)
+    name = f"{backup_name}/{finished.record_name_in(folder)}"
+    storage.write(name, json.dumps(document).encode())
 
 
-def read_checkpoints(storage: Storage, backup_name: str) -> list[FinishedRange]:
+def _digest(document: dict[str, object]) -> str:
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def read_checkpoints(
+    storage: Storage, backup_name: str, folder: str = FOLDER
+) -> list[FinishedRange]:
     """Read all records of a backup, in key order.
 
     A record that cannot be understood is passed over: its range will be done again.
     """
-    names = [info.name for info in storage.list(f"{backup_name}/{FOLDER}")]
+    names = [info.name for info in storage.list(f"{backup_name}/{folder}")]
     records = side_by_side(lambda name: _read(storage, name), names)
     return sorted(filter(None, records), key=lambda finished: finished.start_key)
 
@@ -86,9 +106,9 @@ def _read(storage: Storage, name: str) -> FinishedRange | None:
     return None
 
 
-def remove_checkpoints(storage: Storage, backup_name: str) -> None:
-    """Remove all records of a backup."""
-    names = [info.name for info in storage.list(f"{backup_name}/{FOLDER}")]
+def remove_checkpoints(storage: Storage, backup_name: str, folder: str = FOLDER) -> None:
+    """Remove all records of a backup, or all that is in another folder of it."""
+    names = [info.name for info in storage.list(f"{backup_name}/{folder}")]
     side_by_side(storage.delete, names)
 
 
@@ -112,6 +132,9 @@ def _file_to_json(file: BackupFile) -> dict[str, str | int]:
 def _parse(data: bytes) -> FinishedRange:
     try:
         document: Any = loads(data, _MAX_VALUES)
+        as_of = tuple(_count(each) for each in document.get("as_of", ()))
+        if as_of and document.pop("sha256", "") != _digest(document):
+            raise ValueError("sha256")
         return FinishedRange(
             region_id=int(document["region_id"]),
             epoch_version=int(document["epoch_version"]),
@@ -128,17 +151,21 @@ def _parse(data: bytes) -> FinishedRange:
                 )
                 for lock in document.get("decided_locks", ())
             ),
+            as_of=as_of,
         )
-    except (ValueError, KeyError, TypeError, StorageError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, StorageError) as e:
         raise CorruptionError(f"a checkpoint record is damaged ({type(e).__name__})") from None
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
+        raise ValueError(value)
+    return value
 
 
 def _file_from_json(fields: dict[str, str | int]) -> BackupFile:
     def number(name: str) -> int:
-        value = fields[name]
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
-            raise ValueError(name)
-        return value
+        return _count(fields[name])
 
     def data(name: str) -> bytes:
         return bytes.fromhex(str(fields[name]))

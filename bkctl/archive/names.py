@@ -6,6 +6,7 @@ repository/
     backup.lock    who took the name; the first thing written
     *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst
     report.json    the run's report
+    parts/         what machines keep that take it together, until it is sealed
     backupmeta     the list of files; the last thing written
 """
 
@@ -19,6 +20,7 @@ from bkctl.errors import UsageError
 META_NAME = "backupmeta"
 LOCK_NAME = "backup.lock"
 REPORT_NAME = "report.json"
+PARTS_FOLDER = "parts"
 REPOSITORY_LOCK_NAME = "bkctl.lock"
 MAX_BACKUP_NAME_BYTES = 200
 

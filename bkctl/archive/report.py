@@ -10,6 +10,7 @@
      "replicas": [see `bkctl.archive.replica`...], "minority": [region ids...], "notes": [texts...],
      "storage", "started_at", "codec", "resumed", "base", "merged_from": [names...],
      "decided_locks": [{"key", "primary", "start_ts", "commit_ts", "presumed"}...],
+     "parts": [{"store_id", "host", "pinned_at", "ranges", "files"}...],
      "backupmeta_sha256"}
 
 Keys are upper-case hexadecimal of raw user keys, timestamps TSOs, sizes bytes, `started_at` RFC
@@ -20,7 +21,8 @@ what is known of its replica. `minority` are regions of which fewer than a major
 at hand: what they lack, nobody knows. `notes` are for people. Decided locks are those of
 transactions whose end the store knew: `commit_ts` is null if rolled back. Those
 `presumed` are of transactions that nobody can end any more, as the cluster is dead.
-`merged_from` names the backups that a merged one was made of, oldest first.
+`merged_from` names the backups that a merged one was made of, oldest first. `parts` are there where
+machines took a backup together: when each store was pinned, and what it did of the whole.
 `backupmeta_sha256` (64 hex digits) is there once a backup is published: nothing else vouches for
 the bytes of backupmeta.
 """
@@ -69,6 +71,17 @@ class RangeError:
 
 
 @dataclass(frozen=True, slots=True)
+class PartNote:
+    """What one store did of a backup that several took; `pinned_at` is in unix seconds."""
+
+    store_id: int
+    host: str
+    pinned_at: float
+    ranges: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """How a run went; `files` counts SST files, `size` is theirs in bytes as stored.
 
@@ -109,6 +122,7 @@ class Report:
     replicas: tuple[ReplicaNote, ...] = ()
     notes: tuple[str, ...] = ()
     minority: tuple[int, ...] = ()
+    parts: tuple[PartNote, ...] = ()
 
     def to_json_dict(self) -> dict[str, object]:
         """Give the report as the JSON object of the module's text."""
@@ -164,6 +178,11 @@ class Report:
         }
         if self.merged_from:
             document["merged_from"] = list(self.merged_from)
+        if self.parts:
+            document["parts"] = [
+                {**dataclasses.asdict(part), "pinned_at": _format_time(part.pinned_at)}
+                for part in self.parts
+            ]
         if self.backupmeta_sha256:
             document["backupmeta_sha256"] = self.backupmeta_sha256.hex()
         return document
@@ -264,6 +283,16 @@ class Report:
             ),
             notes=fields.texts("notes"),
             minority=fields.counts("minority"),
+            parts=tuple(
+                PartNote(
+                    part.count("store_id"),
+                    part.text("host"),
+                    part.time("pinned_at"),
+                    part.count("ranges"),
+                    part.count("files"),
+                )
+                for part in fields.objects("parts")
+            ),
         )
 
 

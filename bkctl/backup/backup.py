@@ -15,6 +15,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import remove_checkpoints
@@ -71,7 +72,7 @@ def take_backup(
         Opened(partial(open_request, request, is_cancelled, notify)) as opened,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
-        request = _settle_mode(request, opened.stores)
+        request = settle_mode(request, opened.stores.ident.api_version, opened.stores.path)
         job = _follow(request, opened.stores, storage, begun)
         found = settle(opened, wanted_by(job.request, job.store_id, is_cancelled))
         job = dataclasses.replace(job, stores=opened.stores)
@@ -83,13 +84,12 @@ def take_backup(
         return _publish(job, read, claimed, result, lock)
 
 
-def _settle_mode(request: BackupRequest, stores: Stores) -> BackupRequest:
+def settle_mode(request: BackupRequest, api_version: int, store: Path) -> BackupRequest:
     """The request with what depends on the store's API version: which keys, and from when."""
-    api_version = stores.ident.api_version
     if request.is_raw and api_version != API_V2 and (request.incremental or request.start_ts):
         what = "--incremental" if request.incremental else "--start-ts"
         raise UsageError(
-            f"{stores.path}: raw pairs of API {API_NAMES[api_version]} have no timestamps; {what} "
+            f"{store}: raw pairs of API {API_NAMES[api_version]} have no timestamps; {what} "
             "cannot go with them"
         )
     start_key, end_key = request.start_key, request.end_key
@@ -114,21 +114,36 @@ def _open_repository(
 def _follow(request: BackupRequest, stores: Stores, storage: Storage, begun: float) -> Job:
     """Settle the window and the name, where those are to be found in the repository."""
     store_id = stores.ident.store_id if request.store_id is None else request.store_id
-    window = KeyRange(request.start_key, request.end_key)
-    mode = "raw" if request.is_raw else "txn"
-    subject = Subject(store_id, stores.ident.cluster_id, window, mode)
-    base = Base(request.start_ts, "", "")
-    if request.incremental:
-        base = find_base(storage, subject, request.end_ts, request.full_every)
-        request = dataclasses.replace(request, start_ts=base.start_ts, incremental=False)
+    subject = subject_of(request, stores.ident.cluster_id, store_id)
+    request, base = settle_start(request, subject, storage)
     if request.resume_newest:
         unfinished = find_unfinished(storage, subject, request.start_ts)
         end_ts = request.end_ts if unfinished is None else unfinished.facts.end_ts or request.end_ts
         name = None if unfinished is None else unfinished.name
         request = dataclasses.replace(request, resume=bool(name), name=name, end_ts=end_ts)
     check_gc_safe_point(request.gc_safe_point, request.start_ts, request.end_ts)
-    name = request.name or default_backup_name(request.end_ts, request.kind)
-    return Job(request, stores, store_id, storage, name, base, begun)
+    return Job(request, stores, store_id, storage, name_of(request), base, begun)
+
+
+def subject_of(request: BackupRequest, cluster_id: int, store_id: int) -> Subject:
+    """Of which data the backup is; `store_id` is 0 for more than one store's."""
+    window = KeyRange(request.start_key, request.end_key)
+    return Subject(store_id, cluster_id, window, "raw" if request.is_raw else "txn")
+
+
+def settle_start(
+    request: BackupRequest, subject: Subject, storage: Storage
+) -> tuple[BackupRequest, Base]:
+    """Where the backup begins, where that is to be found in the repository."""
+    if not request.incremental:
+        return request, Base(request.start_ts, "", "")
+    base = find_base(storage, subject, request.end_ts, request.full_every)
+    return dataclasses.replace(request, start_ts=base.start_ts, incremental=False), base
+
+
+def name_of(request: BackupRequest) -> str:
+    """The backup's name: the one given, or that of its end and kind."""
+    return request.name or default_backup_name(request.end_ts, request.kind)
 
 
 def _claim(job: Job, read: ReadPlan) -> Claimed:
@@ -144,10 +159,8 @@ def _claim(job: Job, read: ReadPlan) -> Claimed:
     return Claimed(backup_dir, finished)
 
 
-def _publish(
-    job: Job, read: ReadPlan, claimed: Claimed, result: RunResult, lock: RepositoryLock
-) -> Report:
-    """Publish what every range succeeded of; otherwise leave only the report of why not."""
+def sum_up(job: Job, read: ReadPlan, claimed: Claimed, result: RunResult) -> Report:
+    """The report of a run and those before it; what those finished is added to `result`."""
     ranges, done = read.plan.ranges, claimed.spans(job.request.has_plain_keys)
     for record in claimed.finished:
         result.files += record.files
@@ -155,7 +168,14 @@ def _publish(
     # Of the plan's ranges, which may have been done in parts.
     resumed = count_whole(ranges, done)
     result.done = count_whole(ranges, [*done, *map(span_of, result.done_ranges)])
-    report = make_report(job, read, result, resumed)
+    return make_report(job, read, result, resumed)
+
+
+def _publish(
+    job: Job, read: ReadPlan, claimed: Claimed, result: RunResult, lock: RepositoryLock
+) -> Report:
+    """Publish what every range succeeded of; otherwise leave only the report of why not."""
+    report = sum_up(job, read, claimed, result)
     if report.status != "ok":
         claimed.backup_dir.write_report(report)
         return report

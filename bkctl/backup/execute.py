@@ -58,7 +58,7 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
 @contextlib.contextmanager
 def _staging(job: Job) -> Iterator[Path]:
     """Where files are made: beside their destination, or in a folder of our own."""
-    given = job.storage.staging_dir(job.name)
+    given = job.storage.staging_dir(job.staging_name)
     if given is None:
         with PrivateFolder("bkctl-staging-", job.request.source.work_dir) as folder:
             yield folder
@@ -92,6 +92,7 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         cipher=request.cipher,
         api_version=stores.ident.api_version,
         seal=_seal(job),
+        records=job.records,
     )
 
 
@@ -119,7 +120,7 @@ def _seal(job: Job) -> Cipher | None:
     """
     request = job.request
     is_encrypted = any(source.is_encrypted for source in job.stores.sources)
-    if not is_encrypted or request.cipher or job.storage.staging_dir(job.name):
+    if not is_encrypted or request.cipher or job.storage.staging_dir(job.staging_name):
         return None
     from bkctl.codec.cipher import random_cipher
 

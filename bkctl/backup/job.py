@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bkctl.archive.backup_dir import BackupDir
-from bkctl.archive.checkpoint import FinishedRange
+from bkctl.archive.checkpoint import FOLDER, FinishedRange
 from bkctl.archive.report import ReplicaNote
 from bkctl.backup.cover import Cover
 from bkctl.backup.follow import Base
@@ -36,7 +36,8 @@ class Crew:
 class Job:
     """A backup whose window and name are settled; `begun` is in unix seconds.
 
-    `store_id` is the store's own, or the one asked for; `base` is what it builds on.
+    `store_id` is the store's own, or the one asked for; `base` is what it builds on. `records` is
+    the folder of the backup's that finished ranges are recorded in.
     """
 
     request: BackupRequest
@@ -46,6 +47,12 @@ class Job:
     name: str
     base: Base
     begun: float
+    records: str = FOLDER
+
+    @property
+    def staging_name(self) -> str:
+        """Whose staging folder is used: the parts of a backup have one each."""
+        return self.name if self.records == FOLDER else f"{self.name}/{self.records}"
 
 
 @dataclass(frozen=True, slots=True)

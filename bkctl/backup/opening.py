@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bkctl.backup.orphans import refuse_forgotten_files
 from bkctl.backup.request import BackupRequest
-from bkctl.cluster.stores import Stores, open_stores
+from bkctl.cluster.stores import Elect, Stores, open_stores
 from bkctl.errors import SourceError
 
 if TYPE_CHECKING:
@@ -53,8 +53,9 @@ def open_request(
     request: BackupRequest,
     is_cancelled: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
+    elect: Elect | None = None,
 ) -> Stores:
-    """The stores, pinned; `notify` is told what had to be assumed.
+    """The stores, pinned; `notify` is told what had to be assumed; see Stores for `elect`.
 
     Raises SourceError for what cannot be backed up, and what Stores raises.
     """
@@ -63,6 +64,7 @@ def open_request(
         is_cancelled,
         chooses=request.chooses,
         allow_minority=request.allow_minority,
+        elect=elect,
     )
     try:
         _check(stores, request, notify)

@@ -91,13 +91,13 @@ def plan_reads(
         plan = split_by(plan, base.whole, request.has_plain_keys)
         if anew := sum(brange.takes_all for brange in plan.ranges):
             notes.append(f"{anew} ranges are taken in full, as {base.name} did not cover them")
-    plan, reads = _reads(plan, request, stores, store_id)
+    plan, reads = reads_of(plan, request, stores, store_id)
     keys = KeyRange(*window)
     cover = cover_of(plan, keys, request.start_ts, request.has_plain_keys)
     return ReadPlan(plan, reads, cover, refused, replicas, tuple(notes), tuple(minority))
 
 
-def _reads(
+def reads_of(
     plan: Plan, request: BackupRequest, stores: Stores, store_id: int
 ) -> tuple[Plan, tuple[StoreReads, ...]]:
     """The plan without what cannot have changed, and what is read of each store."""

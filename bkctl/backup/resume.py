@@ -126,8 +126,7 @@ def keep_finished(
         if whole_of(span, ranges) is not None and span[0] >= end:
             records.append(record)
             end = span[1]
-    whole = side_by_side(lambda record: _is_whole(backup_dir, record), records)
-    kept = [record for record, is_whole in zip(records, whole, strict=True) if is_whole]
+    kept = whole_of_records(backup_dir, records)
     wanted = {LOCK_NAME}
     for record in kept:
         wanted.add(record.record_name)
@@ -137,6 +136,14 @@ def keep_finished(
     side_by_side(storage.delete, others)
     storage.discard_staging(backup_dir.name)
     return kept
+
+
+def whole_of_records(
+    backup_dir: BackupDir, records: Sequence[FinishedRange]
+) -> list[FinishedRange]:
+    """Those of the records whose files are all there, with their sizes and hashes."""
+    whole = side_by_side(lambda record: _is_whole(backup_dir, record), records)
+    return [record for record, is_whole in zip(records, whole, strict=True) if is_whole]
 
 
 def _is_whole(backup_dir: BackupDir, record: FinishedRange) -> bool:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bkctl.archive.report import ReplicaNote
 from bkctl.cluster.choice import Choice
+from bkctl.cluster.regions import RecordSource
 from bkctl.errors import CorruptionError
 from bkctl.raft.standing import Completeness, Standing
 from bkctl.regions.check import Mismatch, learners
 from bkctl.regions.plan import BackupRange, Plan
-from bkctl.store.source import Source
 
 
 def find_troubles(plan: Plan, standings: Iterable[Standing]) -> list[Mismatch]:
@@ -74,7 +74,7 @@ def _note(standing: Standing) -> ReplicaNote:
 
 
 def chosen_notes(
-    plan: Plan, choices: Mapping[int, Choice], sources: Sequence[Source]
+    plan: Plan, choices: Mapping[int, Choice], sources: Sequence[RecordSource]
 ) -> tuple[ReplicaNote, ...]:
     """What is known of each replica that was chosen and that the plan reads."""
     notes: dict[int, ReplicaNote] = {}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bkctl.archive.checkpoint import FOLDER
 from bkctl.archive.meta import BackupFile
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.mvcc.raw import RawLayout
@@ -46,7 +47,8 @@ class BackupTask:
     transactions' ends the views tell do not block; `routes` (`bkctl.backup.routes`) are given where
     the cluster is dead, so that all have an end. With `cipher` files are encrypted; without, they
     are in `staging` alone if there is a `seal`.
-    `api_version` tells how raw pairs are laid out.
+    `api_version` tells how raw pairs are laid out. Finished ranges are recorded in `records`, a
+    folder of the backup's.
     """
 
     views: tuple[View, ...]
@@ -64,6 +66,7 @@ class BackupTask:
     cipher: Cipher | None = None
     api_version: int = API_V1
     seal: Cipher | None = None
+    records: str = FOLDER
 
     @property
     def raw_layout(self) -> RawLayout:

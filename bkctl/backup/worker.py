@@ -112,7 +112,7 @@ def close_opened() -> None:
 
 
 def _recorder(
-    storage: Storage, name: str, brange: BackupRange, decided: list[DecidedLock]
+    storage: Storage, task: BackupTask, brange: BackupRange, decided: list[DecidedLock]
 ) -> Callable[[tuple[BackupFile, ...]], None]:
     """Write down, beside the backup's files, that a range is finished."""
 
@@ -127,8 +127,9 @@ def _recorder(
             brange.raw_end_key,
             files,
             tuple(decided),
+            brange.as_of,
         )
-        write_checkpoint(storage, name, finished)
+        write_checkpoint(storage, task.name, finished, task.records)
 
     return record
 
@@ -234,7 +235,7 @@ class JobRun:
             files = backup_range(
                 self.task, brange, database, saver, self._advance(number), decider, decided
             )
-            record = _recorder(storage, self.task.name, brange, decided)
+            record = _recorder(storage, self.task, brange, decided)
             pending = saver.finish_range(files, record)
         except BkctlError as e:
             if isinstance(e, CancelledError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from bkctl.cluster.choice import Choice
-from bkctl.cluster.election import Election
+from bkctl.cluster.election import Election, Voice
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
 from bkctl.errors import SourceError, UsageError
 from bkctl.raft.source import RaftSource
@@ -24,6 +24,9 @@ from bkctl.store.raft_log_mode import RaftLogMode
 from bkctl.store.source import SourceOptions
 
 _ATTEMPTS = 3
+
+Elect = Callable[[Voice, RaftSource], None]
+"""Has a store take part in an election that is held elsewhere; its log is applied by that."""
 
 
 class Stores:
@@ -40,15 +43,16 @@ class Stores:
         *,
         chooses: bool,
         allow_minority: bool = False,
+        elect: Elect | None = None,
     ) -> None:
         """Open them; `chooses` is whether the stores' own records say which regions there are.
 
         With `allow_minority`, the newest log at hand decides even where fewer than a majority of
-        the voters are. Raises UsageError for stores that do not belong together, and what
-        RaftSource raises.
+        the voters are. With `elect`, the choice is made by that: there are no `choices` here.
+        Raises UsageError for stores that do not belong together, and what RaftSource raises.
         """
         self.choices: dict[int, Choice] | None = None
-        self._allow_minority = allow_minority
+        self._allow_minority, self._elect = allow_minority, elect
         is_led = chooses or len(options) > 1
         if len(options) > 1:
             _check_modes(options)
@@ -147,9 +151,11 @@ class Stores:
         with ExitStack() as stack:
             replayers = [stack.enter_context(source.replaying()) for source in self.sources]
             led = [replayer for replayer in replayers if replayer is not None]
-            if len(led) == len(self.sources):
+            if self._elect is not None and len(led) == 1:
+                self._elect(led[0], self.first)
+            elif len(led) == len(self.sources):
                 self.choices = Election(led, allow_minority=self._allow_minority).hold()
-            elif len(self.sources) > 1:
+            elif len(self.sources) > 1 or self._elect is not None:
                 silent = self.sources[replayers.index(None)].path
                 raise SourceError(
                     f"{silent}: no raft log was found, without which nobody can tell which store's "
@@ -165,13 +171,16 @@ def open_stores(
     *,
     chooses: bool,
     allow_minority: bool = False,
+    elect: Elect | None = None,
 ) -> Stores:
     """Open stores; running ones are pinned again if their logs do not fit together.
 
     Raises what Stores does.
     """
     for attempt in range(_ATTEMPTS):
-        stores = Stores(options, is_cancelled, chooses=chooses, allow_minority=allow_minority)
+        stores = Stores(
+            options, is_cancelled, chooses=chooses, allow_minority=allow_minority, elect=elect
+        )
         if attempt == _ATTEMPTS - 1 or not stores.is_troubled:
             break
         stores.close()

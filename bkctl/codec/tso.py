@@ -64,6 +64,12 @@ def format_ts(ts: int) -> str:
     return f"{text}, logical {logical(ts)}" if logical(ts) else text
 
 
+def is_by_clock(text: str) -> bool:
+    """Whether a timestamp's text means another moment whenever it is read."""
+    text = text.strip()
+    return text.lower() == "now" or _AGO.fullmatch(text) is not None
+
+
 def parse_timestamp(text: str, *, now_ms: int | None = None) -> int:
     """The TSO that `text` means.
 

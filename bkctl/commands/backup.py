@@ -11,6 +11,7 @@ import typer
 from bkctl.codec.tso import format_ts, parse_timestamp
 from bkctl.commands import file_options as files
 from bkctl.commands import keyspaces, options
+from bkctl.commands import part as parts
 from bkctl.commands import store_options as stores_of
 from bkctl.commands.backup_log import log_ending
 from bkctl.commands.jobs import bounded_jobs, telling_jobs
@@ -43,6 +44,7 @@ Example:
   bkctl backup --start-ts 440000000000500000 --end-ts 440000000001000000
   bkctl backup --incremental --full-every 7d --end-ts -5m
   bkctl backup --db /var/lib/tikv --region-map none --raw --storage /backups
+  bkctl backup --part --end-ts 2026-11-24T01:00:00Z --name night-1 --wait 30m
 
 \b
 Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
@@ -128,6 +130,8 @@ def backup(
     wait_locks: WaitLocks = None,
     resolve_locks: ResolveLocks = False,
     name: Name = None,
+    part: parts.Part = False,
+    wait: parts.Wait = None,
     resume: Resume = False,
     store_id: options.StoreId = None,
     start_key: options.StartKey = None,
@@ -178,6 +182,7 @@ def backup(
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import load_backend, parse_storage
 
+        parts.check_options(part, wait, end_ts)
         waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
@@ -229,6 +234,9 @@ def backup(
             rate_limit=None if rate_limit is None else options.size("--rate-limit", rate_limit),
         )
         load_backend(request.storage)
+        if part:
+            parts.run_part(request, wait, progress, watch, jobs, as_json=json)
+            return
         with backup_workers(count) as pool:
             _run(request, pool, progress, watch, jobs, as_json=json)
 

@@ -31,9 +31,10 @@ def log_ending(report: Report) -> None:
         )
         log.warning("minority", message, regions=count)
     for error in report.errors[:_MAX_SHOWN]:
+        where = f"region {error.region_id}: " if error.region_id else ""
         log.error(
             "range_error",
-            f"region {error.region_id}: {error.kind}: {error.message}",
+            f"{where}{error.kind}: {error.message}",
             region_id=error.region_id,
             start_key=error.start_key.hex().upper(),
             end_key=error.end_key.hex().upper(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.codec.tso import format_ts, is_by_clock, parse_timestamp
 from bkctl.commands.config import load_config
 from bkctl.commands.keys import KeyFormat as KeyFormat
 from bkctl.commands.keys import parse_key as parse_key
@@ -65,12 +65,17 @@ def option(declaration: str, **settings: Any) -> Any:
     return typer.Option(declaration, envvar=env_name(first_name), show_envvar=False, **settings)
 
 
+class FromClock(int):
+    """A TSO that was given by this machine's clock: `now`, or a time ago."""
+
+
 def parse_ts(text: str) -> int:
     """The TSO an option's text means; a usage error naming the option for anything else."""
     try:
-        return parse_timestamp(text)
+        ts = parse_timestamp(text)
     except UsageError as e:
         raise typer.BadParameter(str(e)) from None
+    return FromClock(ts) if is_by_clock(text) else ts
 
 
 Config = Annotated[

@@ -29,7 +29,8 @@ class BackupRange(msgspec.Struct, frozen=True, gc=False):
     `start_key` and `end_key` are encoded keys as the region map has them; an empty one is no
     bound. Made by `Progress.forward`, which has checked that they decode. With `takes_all`, an
     incremental backup reads it in full: what it builds on does not have it. `view` is the number of
-    the store that it is read from, where there are several.
+    the store that it is read from, where there are several. `as_of` tells, in a part of a backup,
+    what state of the region's replica is read (`bkctl.fleet.state`).
     """
 
     region: Region
@@ -38,6 +39,7 @@ class BackupRange(msgspec.Struct, frozen=True, gc=False):
     is_raw: bool
     takes_all: bool = False
     view: int = 0
+    as_of: tuple[int, ...] = ()
 
     @property
     def raw_start_key(self) -> bytes:

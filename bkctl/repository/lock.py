@@ -49,6 +49,14 @@ class Timing:
     sleep: Callable[[float], None] = time.sleep
 
 
+@dataclass(frozen=True, slots=True)
+class Lockable:
+    """What is locked: the lock's name in the storage, and what messages call it."""
+
+    name: str = REPOSITORY_LOCK_NAME
+    what: str = "the repository"
+
+
 def _say_nothing(message: str) -> None:
     del message
 
@@ -60,13 +68,15 @@ def repository_lock(
     *,
     timing: Timing | None = None,
     notify: Callable[[str], None] = _say_nothing,
+    of: Lockable | None = None,
 ) -> Iterator[RepositoryLock]:
     """Hold the lock within the block, its heart beating in a thread; `command` is for messages.
 
     A storage that keeps nothing needs none. `notify` is told, in a line, of a wait and of a lock
-    taken over. Raises RepositoryLockedError where another run holds it.
+    taken over. With `of` it is another lock than the repository's. Raises RepositoryLockedError
+    where another run holds it.
     """
-    lock = RepositoryLock(storage, command, timing or Timing(), notify)
+    lock = RepositoryLock(storage, command, timing or Timing(), notify, of)
     if storage.discards:
         yield lock
         return
@@ -83,9 +93,14 @@ class RepositoryLock:
     """One run's hold on a repository; `renew` and `check` may be called from any thread."""
 
     def __init__(
-        self, storage: Storage, command: str, timing: Timing, notify: Callable[[str], None]
+        self,
+        storage: Storage,
+        command: str,
+        timing: Timing,
+        notify: Callable[[str], None],
+        of: Lockable | None = None,
     ) -> None:
-        self.timing = timing
+        self.timing, self._of = timing, of or Lockable()
         self._storage, self._command, self._notify = storage, command, notify
         self._threads = threading.Lock()
         self._holder = Holder()
@@ -104,7 +119,7 @@ class RepositoryLock:
         for _ in range(_TRIES):
             self._renewed = self.timing.monotonic()
             with suppress(AlreadyExistsError):
-                self._storage.create(REPOSITORY_LOCK_NAME, self._content)
+                self._storage.create(self._of.name, self._content)
                 return
             seen = self._read()
             if seen is None:
@@ -114,7 +129,7 @@ class RepositoryLock:
                 continue
             self._renewed = self.timing.monotonic()
             with suppress(ChangedError):
-                self._storage.exchange(REPOSITORY_LOCK_NAME, seen, self._content)
+                self._storage.exchange(self._of.name, seen, self._content)
                 self._notify(
                     f"{self._storage.url}: took over the lock of {holder.describe()}, which is dead"
                 )
@@ -123,7 +138,7 @@ class RepositoryLock:
 
     def _read(self) -> bytes | None:
         try:
-            return self._storage.read(REPOSITORY_LOCK_NAME, _MAX_LOCK_BYTES)
+            return self._storage.read(self._of.name, _MAX_LOCK_BYTES)
         except NotFoundError:
             return None
 
@@ -134,7 +149,7 @@ class RepositoryLock:
             raise self._locked(holder)
         if life is Life.GONE:
             return True
-        info = self._storage.stat(REPOSITORY_LOCK_NAME)
+        info = self._storage.stat(self._of.name)
         if info is None:
             return False
         # The storage's clock against ours: a difference costs a needless wait, or a later try.
@@ -160,7 +175,7 @@ class RepositoryLock:
 
     def _locked(self, holder: Holder) -> RepositoryLockedError:
         return RepositoryLockedError(
-            f"{self._storage.url}: the repository is in use by {holder.describe()}; "
+            f"{self._storage.url}: {self._of.what} is in use by {holder.describe()}; "
             "try again when that run has ended"
         )
 
@@ -208,14 +223,14 @@ class RepositoryLock:
 
     def _exchange(self, new: bytes | None) -> None:
         try:
-            self._storage.exchange(REPOSITORY_LOCK_NAME, self._content, new)
+            self._storage.exchange(self._of.name, self._content, new)
         except ChangedError:
             # Perhaps by ourselves, in a call that failed without an answer.
             seen = self._read()
             if seen is None or not self._is_ours(seen):
                 raise self._lock_lost(seen) from None
             try:
-                self._storage.exchange(REPOSITORY_LOCK_NAME, seen, new)
+                self._storage.exchange(self._of.name, seen, new)
             except ChangedError:
                 raise self._lock_lost(self._read()) from None
         self._content = new or b""

@@ -1,0 +1,108 @@
+"""The election among stores that are not all at hand: by the states that their parts recorded.
+
+It is that of `bkctl.cluster.election`, held by files: each part applies its own log as far as what
+is recorded decides, and records what came of it. It has ended once nothing that is recorded
+decides more than its store has applied. A log that was recorded later than others is as good:
+raft's rules hold for logs as of any moments, and so for all that was acknowledged before the first
+of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from bkctl.cluster.choice import Choice, choose
+from bkctl.cluster.regions import ClusterRegions, cluster_regions
+from bkctl.fleet.state import State
+
+
+@dataclass(frozen=True)
+class Council:
+    """States by their stores' ids, each store once, and what they choose.
+
+    With `allow_minority`, the newest log decides even where fewer than a majority of the voters
+    have recorded theirs.
+    """
+
+    states: tuple[State, ...]
+    allow_minority: bool
+
+    @classmethod
+    def of(cls, states: Iterable[State], *, allow_minority: bool) -> Council:
+        """The council of these states; of a store that comes twice, the last one counts."""
+        by_store = {state.store_id: state for state in states}
+        return cls(tuple(by_store[store_id] for store_id in sorted(by_store)), allow_minority)
+
+    @cached_property
+    def choices(self) -> dict[int, Choice]:
+        """Which replica counts of each region, by the numbers of states."""
+        surveys = [state.standings for state in self.states]
+        ids = [state.store_id for state in self.states]
+        return choose(surveys, ids, allow_minority=self.allow_minority)
+
+    @cached_property
+    def regions(self) -> ClusterRegions:
+        """What the choices come to; CorruptionError for a region that is none."""
+        return cluster_regions(self.choices, self.states, allow_minority=self.allow_minority)
+
+    def number_of(self, store_id: int) -> int:
+        """The number of a store's state."""
+        return [state.store_id for state in self.states].index(store_id)
+
+    def decided_of(self, store_id: int) -> dict[int, int]:
+        """Of which regions all of a store's log counts, under which conf_ver; more than it knows.
+
+        What the store has applied to its end, or knows to be decided, is left out.
+        """
+        return self._open.get(store_id, {})
+
+    @cached_property
+    def _open(self) -> dict[int, dict[int, int]]:
+        found: dict[int, dict[int, int]] = {}
+        for choice in self.choices.values():
+            if not (choice.has_majority or self.allow_minority):
+                continue
+            for number in choice.decided:
+                state, region_id = self.states[number], choice.region_id
+                standing = state.by_region[region_id]
+                is_known = state.decided.get(region_id, -1) >= choice.config.conf_ver
+                if not is_known and standing.applied_to < standing.last_index:
+                    found.setdefault(state.store_id, {})[region_id] = choice.config.conf_ver
+        return found
+
+    @property
+    def unsettled(self) -> tuple[int, ...]:
+        """The stores that have to apply more of their logs."""
+        return tuple(sorted(self._open))
+
+    def is_settled_for(self, store_id: int) -> bool:
+        """Whether of each region that a store holds is known which replica counts, for good."""
+        held = {
+            standing.region_id
+            for standing in self.states[self.number_of(store_id)].standings
+            if not standing.is_gone
+        }
+        is_open = any(not held.isdisjoint(regions) for regions in self._open.values())
+        lacks = any(
+            choice.lacking and not self.allow_minority
+            for region_id, choice in self.choices.items()
+            if region_id in held
+        )
+        return not is_open and not lacks
+
+    def missing(self) -> tuple[int, ...]:
+        """The stores of which no state is recorded and whose voters some region lacks."""
+        there = {state.store_id for state in self.states}
+        return tuple(
+            sorted(
+                {
+                    store_id
+                    for choice in self.choices.values()
+                    if choice.lacking
+                    for store_id in (*choice.config.voters, *choice.config.outgoing)
+                    if store_id not in there
+                }
+            )
+        )
