@@ -21,6 +21,7 @@ META_NAME = "backupmeta"
 LOCK_NAME = "backup.lock"
 REPORT_NAME = "report.json"
 PARTS_FOLDER = "parts"
+PART_SETTING = "part"
 REPOSITORY_LOCK_NAME = "bkctl.lock"
 MAX_BACKUP_NAME_BYTES = 200
 

@@ -89,6 +89,7 @@ def find_unfinished(storage: Storage, subject: Subject, start_ts: int) -> Backup
         for backup in _read_catalog(storage).backups
         if backup.state is BackupState.UNFINISHED
         and backup.claim is not None
+        and not backup.claim.is_parted
         and (backup.claim.mode, backup.claim.start_ts) == (subject.mode, start_ts)
         and backup.claim.end_ts is not None
         and (backup.claim.store_id, backup.claim.cluster_id, backup.claim.window)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from bkctl.archive.names import PART_SETTING
 from bkctl.backup.backup import name_of, settle_mode, settle_start, subject_of
 from bkctl.backup.follow import Base, check_gc_safe_point
 from bkctl.backup.request import BackupRequest
@@ -26,8 +27,6 @@ from bkctl.raft.standing import Standing
 from bkctl.storage.base import Storage
 from bkctl.store.ident import StoreIdent
 
-PART = "part"
-"""The setting that tells a backup taken in parts from others."""
 SETTLE_MS = 10_000
 """How long after a timestamp a running store has all up to it: its machine's clock may err."""
 
@@ -123,7 +122,7 @@ class Joining:
         request, base = settle_start(request, subject, self._storage)
         check_gc_safe_point(request.gc_safe_point, request.start_ts, request.end_ts)
         shelf = Shelf(self._storage, name_of(request))
-        settings = {**settings_of(request, ident.cluster_id, 0, base.name), PART: True}
+        settings = {**settings_of(request, ident.cluster_id, 0, base.name), PART_SETTING: True}
         _claim(shelf, settings)
         self._held.enter_context(shelf.lock(ident.store_id, "backup --part", self._notify))
         _refuse_sealed(shelf)  # which may have happened meanwhile, but cannot from here on
@@ -206,22 +205,28 @@ class _OwnRecords:
 
 
 def refuse_older_copy(before: State, state: State, shelf: Shelf) -> None:
-    """Raise UsageError where a store's log is older than its part has recorded before.
+    """Raise UsageError where a store's log is older than its part has recorded, or damaged since.
 
-    A log only grows: of two copies of one store the older one must not stand for it.
+    A log only grows: of two copies of one store the lesser one must not stand for it.
     """
     for standing in state.standings:
         other = before.by_region.get(standing.region_id)
-        if other is None or other.is_gone or standing.is_gone:
+        if other is None or other.is_gone or other.trouble or standing.is_gone:
             continue
-        if dict(other.peer_ids).get(state.store_id) != dict(standing.peer_ids).get(state.store_id):
+        if other.peer_on(state.store_id) != standing.peer_on(state.store_id):
             continue
-        if (standing.last_term, standing.last_index) < (other.last_term, other.last_index):
+        what = standing.trouble
+        if not what and _end(standing) < _end(other):
+            what = "its log of region {} ends at term {}, index {}, and not at term {}, index {}"
+            what = what.format(standing.region_id, *_end(standing), *_end(other))
+        if what:
             raise UsageError(
-                f"{state.db}: an older copy of store {state.store_id}: its log of region "
-                f"{standing.region_id} ends at term {standing.last_term}, index "
-                f"{standing.last_index}; that of {before.db or 'another copy'} on "
-                f"{before.host or 'another machine'}, which has taken part in backup {shelf.name} "
-                f"already, at term {other.last_term}, index {other.last_index}; give that one, or "
+                f"{state.db}: an older copy of store {state.store_id}, or one that was damaged "
+                f"since, than {before.db or 'the one'} on {before.host or 'another machine'}, "
+                f"which has taken part in backup {shelf.name} already: {what}; give that one, or "
                 "begin anew under another --name"
             )
+
+
+def _end(standing: Standing) -> tuple[int, int]:
+    return standing.last_term, standing.last_index

@@ -26,7 +26,7 @@ from bkctl.backup.outcome import with_figures
 from bkctl.backup.planning import Regions, plan_regions
 from bkctl.backup.standings import chosen_notes
 from bkctl.codec.tso import physical_ms
-from bkctl.errors import KINDS, CorruptionError, StorageError, UsageError
+from bkctl.errors import KINDS, CorruptionError, KeyIsLockedError, StorageError, UsageError
 from bkctl.fleet.advice import run_again, run_first
 from bkctl.fleet.council import Council
 from bkctl.fleet.gathering import Gathered, gather
@@ -37,6 +37,12 @@ from bkctl.fleet.state import State
 from bkctl.regions.plan import Plan, to_raw_key
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
+
+_LOCK_ADVICE = (
+    "; run that part again once the lock's transaction has ended, or take all parts for an earlier "
+    "--end-ts; of a cluster that is dead, take the stores at one place (bkctl backup --db A --db B "
+    "--resolve-locks), where it can be found out"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +146,8 @@ class _Sealing:
         if before and state.ident.api_version != before[0].ident.api_version:
             return "its API version is another than that of the others"
         since = physical_ms(settings.end_ts) + (SETTLE_MS if state.is_live else 0)
-        if state.pinned_ms < since:
+        # Two clocks: the machine's, and that of the storage, which may tell times by the second.
+        if min(state.pinned_ms, self._shelf.recorded_ms(state.store_id) + 1000) < since:
             return (
                 "its part was taken before --end-ts was safely past, so that writes may be missing"
             )
@@ -207,6 +214,8 @@ class _Sealing:
             keys = brange.raw_start_key, brange.raw_end_key
             kind, message = _why_not_done(reports[state.store_id], brange.region.id)
             text = f"the replica on store {state.store_id} counts, whose part has not done it"
+            if kind == KeyIsLockedError.kind:
+                message += _LOCK_ADVICE
             self._add(brange.region.id, keys, kind, f"{text}{message and f': {message}'}")
             self._amiss.remedies[state.store_id] = self._again(state)
 
@@ -294,7 +303,16 @@ class _Sealing:
             backup_size=sum(file.size for file in files),
             br_version=f"bkctl {__version__}",
         )
-        report = self._shelf.backup_dir.publish(meta, report, lock.check)
+
+        def check() -> None:
+            lock.check()
+            if self._shelf.store_ids("state") != [state.store_id for state in council.states]:
+                raise StorageError(
+                    f"{self._shelf.backup_dir.where}: another store has taken part meanwhile; "
+                    "nothing is published, seal it again"
+                )
+
+        report = self._shelf.backup_dir.publish(meta, report, check)
         with contextlib.suppress(StorageError):  # the backup counts already
             self._shelf.clear(file.name for file in files)
         return report

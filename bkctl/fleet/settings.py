@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bkctl.archive.names import PART_SETTING
 from bkctl.archive.report import MODES, KeyRange
 from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, UsageError
-from bkctl.fleet.joining import PART
 from bkctl.fleet.shelf import Shelf
 from bkctl.fleet.state import settings_digest
 from bkctl.store.ident import has_plain_keys
@@ -60,7 +60,7 @@ def read_settings(shelf: Shelf) -> Settings:
     try:
         document: Any = loads(claim)
         settings = document["settings"]
-        is_part = settings.get(PART) is True
+        is_part = settings.get(PART_SETTING) is True
     except (ValueError, KeyError, TypeError, AttributeError):
         settings, is_part = {}, False
     if not is_part:

@@ -70,6 +70,11 @@ class Shelf:
             raise CorruptionError(f"{where}: is of store {state.store_id}")
         return state
 
+    def recorded_ms(self, store_id: int) -> float:
+        """When a state was recorded by the storage's clock, in milliseconds since 1970."""
+        info = self.storage.stat(self._object(f"store-{store_id}.state"))
+        return info.modified * 1000 if info is not None else 0.0
+
     def write_state(self, state: State) -> None:
         """Record a store's state, in place of an earlier one."""
         self.storage.write(self._object(f"store-{state.store_id}.state"), state.encode())

@@ -15,13 +15,14 @@ cut off, all that looks like a backup is one, with all that it builds on. The ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from bkctl import interrupts
 from bkctl.archive.backup_dir import BackupDir
-from bkctl.archive.names import META_NAME
+from bkctl.archive.names import META_NAME, PARTS_FOLDER
 from bkctl.errors import UsageError
 from bkctl.repository.catalog import read_catalog
 from bkctl.repository.retention import Policy, Verdict, judge
@@ -29,6 +30,8 @@ from bkctl.repository.summary import BackupState, BackupSummary
 from bkctl.storage.base import Storage
 
 DEFAULT_LEFTOVERS_AFTER = 7 * 86400
+_PART_LOCK = re.compile(rf"/{PARTS_FOLDER}/store-[0-9]+\.lock$")
+_AT_WORK = 600
 
 
 class Kind(str, Enum):
@@ -122,7 +125,9 @@ def _judge_unfinished(
     kind, is_kept, why = _what_is_unfinished(backup)
     if kind is Kind.LEFTOVER:
         age = now - max((info.modified for info in objects), default=0.0)
-        is_kept = age < leftovers_after
+        # Runs that take parts do not hold the repository's lock, but give signs of life in theirs.
+        is_at_work = any(_PART_LOCK.search(info.name) for info in objects)
+        is_kept = age < (max(leftovers_after, _AT_WORK) if is_at_work else leftovers_after)
         why = "can be resumed, goes when it is older" if is_kept else "nobody resumed it"
         if backup.claimed_by:
             why = f"begun by {backup.claimed_by}; {why}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from bkctl.archive.backup_dir import DELETED_FIELD, BackupDir
-from bkctl.archive.names import META_NAME
+from bkctl.archive.names import META_NAME, PART_SETTING, PARTS_FOLDER
 from bkctl.archive.report import MODES, KeyRange, Report
 from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, UsageError
@@ -42,7 +42,8 @@ class Claim:
     """What backup.lock says: who took the backup's name, when, and what for.
 
     `window` is the raw user keys the run was limited to. Fields that it lacks are empty, 0 or None.
-    `is_deleted` tells that the folder is being, or was not wholly, deleted.
+    `is_deleted` tells that the folder is being, or was not wholly, deleted, `is_of_several` that
+    the backup is of several stores, `is_parted` that its parts are taken on several machines.
     """
 
     host: str = ""
@@ -56,6 +57,8 @@ class Claim:
     window: KeyRange | None = None
     cf: str = ""
     is_deleted: bool = False
+    is_of_several: bool = False
+    is_parted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +166,19 @@ def summarize(storage: Storage, backup_dir: BackupDir) -> BackupSummary:
         remark = remark or f"it has no {META_NAME} and no trace of a run; perhaps no backup at all"
     if state is BackupState.UNFINISHED and claim is not None and claim.is_deleted:
         remark = "its deletion was cut off; bkctl prune finishes it"
+    elif state is BackupState.UNFINISHED and claim is not None and claim.is_parted:
+        remark = remark or _parts_remark(backup_dir)
     modified = meta_info.modified if meta_info is not None else 0.0
     created = report.started_at + report.seconds if report and report.started_at else modified
     facts = _facts_of_meta(meta, report, claim) if meta else _facts_of_run(report, claim)
     return BackupSummary(backup_dir.name, state, remark, claim, facts, created)
+
+
+def _parts_remark(backup_dir: BackupDir) -> str:
+    """Of how many stores there are parts, for a backup that is not sealed."""
+    names = (info.name for info in backup_dir.list_files())
+    count = sum(f"/{PARTS_FOLDER}/" in name and name.endswith(".state") for name in names)
+    return f"parts: {count}, not sealed yet (bkctl seal)"
 
 
 def _read_figures(backup_dir: BackupDir, size: int) -> MetaFigures:
@@ -205,6 +217,8 @@ def parse_claim(data: bytes | None) -> Claim | None:
         window=window if "start_key" in settings else None,
         cf=_text(settings, "cf"),
         is_deleted=DELETED_FIELD in fields,
+        is_of_several=settings.get("store_id") == 0 and bool(_count(settings, "cluster_id")),
+        is_parted=settings.get(PART_SETTING) is True,
     )
 
 
@@ -223,11 +237,13 @@ def _facts_of_meta(meta: MetaFigures, report: Report | None, claim: Claim | None
     totals = meta.totals
     claim = claim or Claim()
     window = meta.window if claim.window is None else claim.window
+    # All that several stores had may have come from one of them.
+    named = None if claim.is_of_several else meta.store_id
     return BackupFacts(
         mode="raw" if meta.is_raw_kv else "txn",
         start_ts=meta.start_version,
         end_ts=meta.end_version,
-        store_id=(report.store_id if report else 0) or claim.store_id or meta.store_id,
+        store_id=(report.store_id if report else 0) or claim.store_id or named,
         cluster_id=meta.cluster_id or None,
         window=window,
         files=totals.files,

@@ -15,8 +15,8 @@ ACKED = 600, 146_700, f"{2079901543250119461:016x}"
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return unpack("dead3", tmp_path_factory.mktemp("dead3"))
+def stores(dead3: list[Path]) -> list[Path]:
+    return dead3
 
 
 def window_of(name: str) -> dict[str, Any]:
