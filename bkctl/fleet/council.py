@@ -10,10 +10,10 @@ of these.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bkctl.cluster.choice import Choice, choose
+from bkctl.cluster.choice import Choice, Replica, choose
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
 from bkctl.fleet.state import State
 
@@ -40,7 +40,23 @@ class Council:
         """Which replica counts of each region, by the numbers of states."""
         surveys = [state.standings for state in self.states]
         ids = [state.store_id for state in self.states]
-        return choose(surveys, ids, allow_minority=self.allow_minority)
+        found = choose(surveys, ids, allow_minority=self.allow_minority)
+        return {region_id: self._spread(choice) for region_id, choice in found.items()}
+
+    def _spread(self, choice: Choice) -> Choice:
+        """The same, by another replica that is as good: so that each store gets its share."""
+        best = choice.best
+        if best is None or choice.unfit or best.number not in choice.decided:
+            return choice
+        as_of = self.states[best.number].as_of(choice.region_id)
+        alike = [
+            Replica(number, standing)
+            for number in choice.decided
+            if self.states[number].as_of(choice.region_id) == as_of
+            and (standing := self.states[number].by_region[choice.region_id]).has_data
+            and (standing.state, standing.trouble) == (best.standing.state, "")
+        ]
+        return replace(choice, best=alike[choice.region_id % len(alike)]) if alike else choice
 
     @cached_property
     def regions(self) -> ClusterRegions:
@@ -91,6 +107,16 @@ class Council:
             if region_id in held
         )
         return not is_open and not lacks
+
+    def is_complete_for(self, store_id: int) -> bool:
+        """Whether all voters of each region that a store holds have recorded their states."""
+        there = {state.store_id for state in self.states}
+        own = self.states[self.number_of(store_id)].by_region
+        return all(
+            there.issuperset((*choice.config.voters, *choice.config.outgoing))
+            for region_id, choice in self.choices.items()
+            if region_id in own
+        )
 
     def missing(self) -> tuple[int, ...]:
         """The stores of which no state is recorded and whose voters some region lacks."""

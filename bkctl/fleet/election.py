@@ -25,6 +25,8 @@ _PAUSE_SECONDS = 2.0
 _STEP_SECONDS = 0.2
 # Services tell times by the second: an object may have changed though it looks the same.
 _LOOKS = 8
+# So long a majority waits for the others: whoever comes late may count instead.
+_GRACE_SECONDS = 60.0
 
 Make = Callable[[tuple[Standing, ...], Mapping[int, int]], State]
 """Makes the state of standings, and of what is decided."""
@@ -63,7 +65,11 @@ def hold(
             decided |= more
             found = _each_once(voice.apply(decided))
         records.record(state)
-        if council.is_settled_for(state.store_id) or not waiting.for_change(records, signature):
+        if council.is_settled_for(state.store_id) and (
+            council.is_complete_for(state.store_id) or waiting.is_long
+        ):
+            return council
+        if not waiting.for_change(records, signature):
             return council
 
 
@@ -74,13 +80,22 @@ class Waiting:
         self, patience: Patience | None, is_cancelled: Callable[[], bool] = lambda: False
     ) -> None:
         self._patience, self._is_cancelled = patience, is_cancelled
-        self._until = patience.clock() + patience.seconds if patience is not None else 0.0
+        now = 0.0 if patience is None else patience.clock()
+        seconds = 0.0 if patience is None else patience.seconds
+        self._until = now + seconds
+        self._grace_until = now + min(_GRACE_SECONDS, seconds / 4)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether those who are not needed have had time enough to come."""
+        return self._patience is None or self._patience.clock() >= self._grace_until
 
     def for_change(self, records: Records, signature: object) -> bool:
         """Wait until others have recorded something, perhaps; False once the time is up."""
         patience = self._patience
         if patience is None:
             return False
+        was_long = self.is_long
         for _ in range(_LOOKS):
             until = min(self._until, patience.clock() + _PAUSE_SECONDS)
             if patience.clock() >= self._until:
@@ -89,7 +104,7 @@ class Waiting:
                 if self._is_cancelled():
                     raise CancelledError(0)
                 patience.pause(min(left, _STEP_SECONDS))
-            if records.others_signature() != signature:
+            if records.others_signature() != signature or self.is_long is not was_long:
                 break
         return True
 

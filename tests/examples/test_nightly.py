@@ -25,7 +25,13 @@ NIGHTLY = ROOT / "examples" / "nightly"
 SCRIPT = NIGHTLY / "bkctl-nightly.sh"
 NAMES = {f"bkctl_backup_{family.name}" for family in FAMILIES}
 
-TOLD = [NIGHTLY, ROOT / "docs", ROOT / "README.md", ROOT / "examples" / "demo.sh"]
+TOLD = [
+    NIGHTLY,
+    ROOT / "examples" / "fleet",
+    ROOT / "docs",
+    ROOT / "README.md",
+    ROOT / "examples" / "demo.sh",
+]
 
 
 def tool(name: str, package: str) -> str:

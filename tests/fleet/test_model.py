@@ -54,6 +54,14 @@ class Folder:
         return Council.of(map(self.read, self.states), allow_minority=False)
 
 
+def in_any_order(stores: list[int], rng: random.Random) -> list[int]:
+    """Which store's machine runs when: some never, some again."""
+    runs = [store for store in stores if rng.random() < 0.9] or stores[:1]
+    runs += rng.choices(runs, k=rng.choice((0, 0, 1, 3)))
+    rng.shuffle(runs)
+    return runs
+
+
 def take_part(folder: Folder, left: Left) -> None:
     """What a part does: its share in the election, and the regions that it counts for."""
     voice: Any = Led(left)
@@ -114,7 +122,7 @@ def test_what_is_sealed_has_all_that_was_decided(tmp_path: Path, part: int) -> N
         rng = random.Random(seed)
         lefts = {left.store.id: left for left in played.lefts}
         folder = Folder()
-        for store in rng.choices(sorted(lefts), k=rng.randint(1, 2 * len(lefts))):
+        for store in in_any_order(sorted(lefts), rng):
             take_part(folder, lefts[store])
         there = [lefts[store] for store in folder.states]
         runs = 0
@@ -131,7 +139,7 @@ def test_what_is_sealed_has_all_that_was_decided(tmp_path: Path, part: int) -> N
         seen["refused"] += sum(verdict.reasons.values())
         shutil.rmtree(tmp_path / str(seed))
     print(dict(seen))
-    assert seen["taken"] > ROUNDS
+    assert seen["taken"] > (seen["taken"] + seen["refused"]) / 5
     assert seen["asked"] > 0
 
 
