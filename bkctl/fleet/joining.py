@@ -107,7 +107,7 @@ class Joining:
                 "needs one"
             )
         end_ts = self._request.end_ts
-        if source.is_live and self._begun * 1000 < physical_ms(end_ts) + SETTLE_MS:
+        if not is_over(end_ts, self._begun * 1000, is_live=source.is_live):
             raise UsageError(
                 f"--end-ts {end_ts} ({format_ts(end_ts)}) is less than {SETTLE_MS // 1000} s ago, "
                 f"and {source.path} is in use: what is committed up to then may still be on its "
@@ -128,6 +128,11 @@ class Joining:
         _refuse_sealed(shelf)  # which may have happened meanwhile, but cannot from here on
         records = _OwnRecords(shelf, ident.store_id, settings_digest(settings), self._notify)
         return request, base, records
+
+
+def is_over(end_ts: int, pinned_ms: float, *, is_live: bool) -> bool:
+    """Whether a store that was pinned then has all that is committed up to a timestamp."""
+    return pinned_ms >= physical_ms(end_ts) + (SETTLE_MS if is_live else 0)
 
 
 def _claim(shelf: Shelf, settings: Mapping[str, object]) -> None:

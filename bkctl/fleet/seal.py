@@ -25,12 +25,11 @@ from bkctl.backup.follow import Base, Subject, find_base
 from bkctl.backup.outcome import with_figures
 from bkctl.backup.planning import Regions, plan_regions
 from bkctl.backup.standings import chosen_notes
-from bkctl.codec.tso import physical_ms
 from bkctl.errors import KINDS, CorruptionError, KeyIsLockedError, StorageError, UsageError
 from bkctl.fleet.advice import run_again, run_first
 from bkctl.fleet.council import Council
 from bkctl.fleet.gathering import Gathered, gather
-from bkctl.fleet.joining import SETTLE_MS
+from bkctl.fleet.joining import is_over
 from bkctl.fleet.settings import Settings, read_settings
 from bkctl.fleet.shelf import Shelf
 from bkctl.fleet.state import State
@@ -145,9 +144,9 @@ class _Sealing:
             return f"it is of cluster {state.ident.cluster_id}, not {settings.cluster_id}"
         if before and state.ident.api_version != before[0].ident.api_version:
             return "its API version is another than that of the others"
-        since = physical_ms(settings.end_ts) + (SETTLE_MS if state.is_live else 0)
         # Two clocks: the machine's, and that of the storage, which may tell times by the second.
-        if min(state.pinned_ms, self._shelf.recorded_ms(state.store_id) + 1000) < since:
+        pinned_ms = min(state.pinned_ms, self._shelf.recorded_ms(state.store_id) + 1000)
+        if not is_over(settings.end_ts, pinned_ms, is_live=state.is_live):
             return (
                 "its part was taken before --end-ts was safely past, so that writes may be missing"
             )
