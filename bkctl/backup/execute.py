@@ -71,7 +71,9 @@ def _staging(job: Job) -> Iterator[Path]:
 
 def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
     request, stores = job.request, job.stores
-    storage, chosen = request.storage, stores.regions
+    storage, home = request.storage, job.home
+    if home is None and stores.is_final:
+        home = stores.regions
     decides = request.resolve_locks and not request.is_raw
     if request.rate_limit is not None:
         limit = RateLimit(request.rate_limit, stores.first.db_dir.parent / "rate-limit")
@@ -88,7 +90,7 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         name=job.name,
         staging=staging,
         decides_locks=request.resolve_locks,
-        routes=_routes(job, chosen) if decides and chosen and stores.is_final else None,
+        routes=_routes(job, home) if decides and home else None,
         cipher=request.cipher,
         api_version=stores.ident.api_version,
         seal=_seal(job),

@@ -14,6 +14,7 @@ from bkctl.backup.parts import Span, finished_span, span_of
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.run import RangeFailure
 from bkctl.backup.task import View
+from bkctl.cluster.regions import ClusterRegions
 from bkctl.cluster.stores import Stores
 from bkctl.pool.events import Listener
 from bkctl.pool.pool import WorkerPool
@@ -37,7 +38,8 @@ class Job:
     """A backup whose window and name are settled; `begun` is in unix seconds.
 
     `store_id` is the store's own, or the one asked for; `base` is what it builds on. `records` is
-    the folder of the backup's that finished ranges are recorded in.
+    the folder of the backup's that finished ranges are recorded in. `home` are the regions of a
+    dead cluster that can be looked up here, if others than those chosen among `stores`.
     """
 
     request: BackupRequest
@@ -48,6 +50,7 @@ class Job:
     base: Base
     begun: float
     records: str = FOLDER
+    home: ClusterRegions | None = None
 
     @property
     def staging_name(self) -> str:

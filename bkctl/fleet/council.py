@@ -9,13 +9,15 @@ of these.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from bkctl.archive.checkpoint import FinishedRange
 from bkctl.cluster.choice import Choice, Replica, choose
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
-from bkctl.fleet.state import State
+from bkctl.fleet.state import AsOf, State
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,43 @@ class Council:
     def regions(self) -> ClusterRegions:
         """What the choices come to; CorruptionError for a region that is none."""
         return cluster_regions(self.choices, self.states, allow_minority=self.allow_minority)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether no store runs: nothing can be written to these regions any more."""
+        return not any(state.is_live for state in self.states)
+
+    @cached_property
+    def mark(self) -> int:
+        """What tells this outcome from any other: of which state each region is to be read.
+
+        Transactions without an end are presumed to have one by what all of these hold.
+        """
+        digest = hashlib.sha256()
+        for region_id, choice in sorted(self.choices.items()):
+            best = None if choice.best is None else self.states[choice.best.number].as_of(region_id)
+            digest.update(f"{region_id} {best} {choice.lacking} {choice.unfit}\n".encode())
+        return int.from_bytes(digest.digest()[:8], "big")
+
+    def accepts(self, record: FinishedRange, as_of: AsOf) -> bool:
+        """Whether a finished range is of that state, and what is presumed in it holds still."""
+        if not as_of or record.as_of[: len(as_of)] != as_of:
+            return False
+        if not any(lock.is_presumed for lock in record.decided_locks):
+            return True
+        return self.is_dead and record.as_of[len(as_of) :] == (self.mark,)
+
+    def home_of(self, store_id: int) -> ClusterRegions:
+        """The regions that a store has as those have them that count, by the number 0."""
+        own = self.states[self.number_of(store_id)]
+        alike = {
+            region_id: 0
+            for region_id, number in self.regions.numbers.items()
+            if own.as_of(region_id) == self.states[number].as_of(region_id)
+            and (standing := own.by_region[region_id]).has_data
+            and not standing.trouble
+        }
+        return replace(self.regions, numbers=alike)
 
     def number_of(self, store_id: int) -> int:
         """The number of a store's state."""

@@ -55,7 +55,7 @@ def gather(shelf: Shelf, council: Council, plan: Plan, has_plain_keys: bool) -> 
     result, left, notes = RunResult(), list[BackupRange](), list[PartNote]()
     unchanged = 0
     for state, ranges in zip(council.states, by_view(wanted, len(council.states)), strict=True):
-        own = _Own(shelf, state, ranges, has_plain_keys)
+        own = _Own(shelf, council, state, ranges, has_plain_keys)
         result.files += own.files
         for record in own.records:
             result.decided_locks += record.decided_locks
@@ -75,9 +75,14 @@ class _Own:
     """What one part did of the ranges that it counts for."""
 
     def __init__(
-        self, shelf: Shelf, state: State, ranges: list[BackupRange], has_plain_keys: bool
+        self,
+        shelf: Shelf,
+        council: Council,
+        state: State,
+        ranges: list[BackupRange],
+        has_plain_keys: bool,
     ) -> None:
-        self._ranges, self._has_plain_keys = ranges, has_plain_keys
+        self._ranges, self._has_plain_keys, self._council = ranges, has_plain_keys, council
         found = self._apart(shelf.records(state.store_id), [])
         self.records = whole_of_records(shelf.backup_dir, found)
         spans = [finished_span(record, has_plain_keys) for record in self.records]
@@ -94,7 +99,7 @@ class _Own:
         for record in records:
             span = finished_span(record, self._has_plain_keys)
             whole = whole_of(span, self._ranges)
-            if whole is not None and whole.as_of and whole.as_of == record.as_of:
+            if whole is not None and self._council.accepts(record, whole.as_of):
                 found.append((span, record))
         found.sort(key=lambda each: (each[0], each[1] is not None))
         kept, end = list[FinishedRange](), b""

@@ -134,12 +134,14 @@ def _take(
         with open_request(request, is_cancelled, notify, joining) as stores:
             part = joining.settled(stores.ident.api_version)
             store_id, shelf = part.state.store_id, part.shelf
+            council = part.council
             job = Job(
                 *(part.request, stores, store_id, storage, shelf.name, part.base, begun),
                 records=records_of(store_id),
+                home=council.home_of(store_id) if council.is_dead else None,
             )
             read = _plan(job, part.council, part.state)
-            claimed = Claimed(shelf.backup_dir, _keep(shelf, job, read))
+            claimed = Claimed(shelf.backup_dir, _keep(shelf, job, read, council, part.state))
             _record_unchanged(shelf, job, read.plan)
             result = run_plan(job, read, claimed, Crew(pool, listener, is_cancelled))
             report = sum_up(job, read, claimed, result)
@@ -164,9 +166,11 @@ def _plan(job: Job, council: Council, state: State) -> ReadPlan:
     regions = Regions(chosen.region_map, chosen.skipped, chosen)
     whole = plan_regions(regions, window, None, is_raw=request.has_plain_keys)
     number = council.number_of(state.store_id)
+    # What is presumed of transactions holds as long as the same replicas count.
+    mark = (council.mark,) if request.resolve_locks and council.is_dead else ()
     own = Plan(
         tuple(
-            dataclasses.replace(brange, view=0, as_of=state.as_of(brange.region.id))
+            dataclasses.replace(brange, view=0, as_of=(*state.as_of(brange.region.id), *mark))
             for brange in whole.ranges
             if chosen.numbers.get(brange.region.id) == number
             and brange.region.id not in chosen.refused
@@ -193,14 +197,18 @@ def _own_cover(plan: Plan, request: BackupRequest) -> Cover:
     return Cover(covered, ())
 
 
-def _keep(shelf: Shelf, job: Job, read: ReadPlan) -> list[FinishedRange]:
+def _keep(
+    shelf: Shelf, job: Job, read: ReadPlan, council: Council, state: State
+) -> list[FinishedRange]:
     """What need not be done again: of the same state of its replica, and whole."""
     records: list[FinishedRange] = []
     end = b""
     for record in shelf.records(job.store_id):
         span = finished_span(record, job.request.has_plain_keys)
         whole = whole_of(span, read.plan.ranges)
-        if whole is not None and whole.as_of == record.as_of and span[0] >= end:
+        if whole is None or span[0] < end:
+            continue
+        if council.accepts(record, state.as_of(whole.region.id)):
             records.append(record)
             end = span[1]
     kept = whole_of_records(shelf.backup_dir, records)

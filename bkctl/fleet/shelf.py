@@ -20,7 +20,7 @@ from bkctl.archive.checkpoint import FinishedRange, read_checkpoints, write_chec
 from bkctl.archive.names import PARTS_FOLDER
 from bkctl.archive.report import Report
 from bkctl.errors import CorruptionError
-from bkctl.fleet.state import MAX_STATE_BYTES, State, read_state
+from bkctl.fleet.state import MAX_STATE_BYTES, State, read_digest, read_state
 from bkctl.repository.contents import parse_origin
 from bkctl.repository.lock import Lockable, RepositoryLock, repository_lock
 from bkctl.storage.base import NotFoundError, Storage, side_by_side
@@ -37,6 +37,7 @@ class Shelf:
         """Raise UsageError for a name that cannot be a backup's; touches nothing."""
         self.storage, self.name = storage, name
         self.backup_dir = BackupDir(storage, name)
+        self._read: dict[int, tuple[bytes, State]] = {}
 
     def store_ids(self, *kinds: str) -> list[int]:
         """The stores of which a `state` is recorded, or a `lock` is held."""
@@ -63,11 +64,16 @@ class Shelf:
         where = f"{self.backup_dir.where}: {PARTS_FOLDER}/store-{store_id}.state"
         try:
             with open_stored(self.storage, name, MAX_STATE_BYTES) as stored:
+                digest = read_digest(stored, where)
+                # Whoever waits for others looks at them again and again.
+                if store_id in self._read and self._read[store_id][0] == digest:
+                    return self._read[store_id][1]
                 state = read_state(stored, where)
         except NotFoundError:
             return None
         if state.store_id != store_id:
             raise CorruptionError(f"{where}: is of store {state.store_id}")
+        self._read[store_id] = digest, state
         return state
 
     def recorded_ms(self, store_id: int) -> float:

@@ -122,16 +122,22 @@ def settings_digest(settings: object) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def read_state(stored: StoredObject, where: str) -> State:
-    """Read a state; `where` says in errors what it is. Raises CorruptionError."""
+def read_digest(stored: StoredObject, where: str) -> bytes:
+    """What a state begins with, which tells it from any other; CorruptionError if it is cut."""
     if stored.size < _DIGEST_SIZE:
         raise CorruptionError(f"{where}: is cut short")
+    return stored.part(0, _DIGEST_SIZE).take(_DIGEST_SIZE)
+
+
+def read_state(stored: StoredObject, where: str) -> State:
+    """Read a state; `where` says in errors what it is. Raises CorruptionError."""
+    known = read_digest(stored, where)
     digest = hashlib.sha256()
     body = stored.part(_DIGEST_SIZE, stored.size)
     while piece := bytes(body.peek()):
         digest.update(piece)
         body.skip(len(piece))
-    if stored.part(0, _DIGEST_SIZE).take(_DIGEST_SIZE) != digest.hexdigest().encode() + b"\n":
+    if known != digest.hexdigest().encode() + b"\n":
         raise CorruptionError(f"{where}: is damaged (its checksum is wrong)")
     fields = Fields.read(stored.part(_DIGEST_SIZE, stored.size), where, stored.size)
     if (version := fields.count("format")) != _FORMAT:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import json
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,15 @@ from tests.fleet.commands import Fleet, content
 from tests.fleet.conftest import ACKED
 from tests.fleet.test_real import ACKED as FIGURES
 from tests.fleet.test_real import figures, options_of, window_of
+from tests.fleet.test_refusals import rewrite, state_of
+
+
+@contextmanager
+def in_use(store: Path) -> Iterator[None]:
+    """Hold RocksDB's lock on a store, as a running TiKV does."""
+    with (store / "db/LOCK").open("r+b") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def begun(fleet: Fleet, number: int, *more: object) -> subprocess.CompletedProcess[str]:
@@ -88,11 +101,55 @@ def test_a_base_that_is_not_the_newest_any_more(dead3: list[Path], tmp_path: Pat
     assert late.part(2).code == 2
 
 
-def test_locks_that_nobody_here_can_decide(dead3: list[Path], tmp_path: Path) -> None:
+def locked(stores: list[Path], storage: Path) -> Fleet:
+    """A backup of the keys that are locked, of which only some transactions have an end."""
     window: dict[str, Any] = {**options_of(window_of("full3")), "start_key": "7A7A2F6C6F636B2F"}
     del window["end_key"]
-    fleet = Fleet(dead3, tmp_path / "repository", resolve_locks=True, **window)
-    codes = [fleet.part(number).code for number in (0, 1, 0)]
+    return Fleet(stores, storage, resolve_locks=True, **window)
+
+
+def test_locks_of_a_dead_cluster_are_decided_as_at_one_place(
+    dead3: list[Path], tmp_path: Path
+) -> None:
+    fleet = locked(dead3, tmp_path / "repository")
+    fleet.part(0)
+    fleet.part(1)
+    fleet.parts(2, 0, 1)
+    done = fleet.seal()
+    assert done.code == 0, done.stderr
+    together = fleet.together(0, 1, 2)
+    for report in (done.document, together):
+        report["decided_locks"].sort(key=lambda lock: lock["key"])
+    assert content(done.document) == content(together)
+    assert any(lock.get("presumed") for lock in together["decided_locks"])
+
+
+def test_what_is_presumed_holds_for_the_same_states_only(dead3: list[Path], tmp_path: Path) -> None:
+    fleet = locked(dead3, tmp_path / "repository")
+    fleet.part(0)
+    fleet.part(1)
+    fleet.parts(2, 0, 1)
+    state = state_of(fleet, 1)
+    elsewhere = [
+        dataclasses.replace(each, last_term=each.last_term + 1)
+        if each.start_key < b"\x70" and each.last_term
+        else each
+        for each in state.standings
+    ]
+    assert elsewhere != list(state.standings)
+    for changes in ({"is_live": True}, {"standings": tuple(elsewhere)}):
+        rewrite(fleet, 1, **changes)
+        done = fleet.seal()
+        assert done.code == 3, done.stderr
+        assert any("has not done it" in each["message"] for each in done.document["errors"])
+        rewrite(fleet, 1, standings=state.standings, is_live=False)
+    assert fleet.seal().code == 0
+
+
+def test_locks_that_nobody_here_can_decide(dead3: list[Path], tmp_path: Path) -> None:
+    fleet = locked(dead3, tmp_path / "repository")
+    with in_use(dead3[0]), in_use(dead3[1]):
+        codes = [begun(fleet, number).returncode for number in (0, 1, 0)]
     assert 4 in codes
     done = fleet.seal()
     assert done.code == 4, done.stderr

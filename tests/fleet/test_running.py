@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,7 @@ from bkctl.fleet.joining import is_over
 from tests.commands.console import process
 from tests.fleet.commands import Fleet
 from tests.fleet.conftest import ACKED, END_TS
-from tests.fleet.test_flow import begun
+from tests.fleet.test_flow import begun, in_use
 from tests.fleet.test_real import ACKED as FIGURES
 from tests.fleet.test_real import figures
 from tests.fleet.test_refusals import CHOSEN, state_of
@@ -26,14 +24,6 @@ from tests.oracles import ROOT
 from tests.storage.servers import gcs_server, s3_server
 
 END_MS = END_TS >> 18
-
-
-@contextmanager
-def in_use(store: Path) -> Iterator[None]:
-    """Hold RocksDB's lock on a store, as a running TiKV does."""
-    with (store / "db/LOCK").open("r+b") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
-        yield
 
 
 def test_a_running_store_needs_some_seconds_more() -> None:
