@@ -7,6 +7,7 @@ repository/
     *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst
     report.json    the run's report
     parts/         what machines keep that take it together, until it is sealed
+    parts-done/    and the ranges that each has finished
     backupmeta     the list of files; the last thing written
 """
 
@@ -21,6 +22,7 @@ META_NAME = "backupmeta"
 LOCK_NAME = "backup.lock"
 REPORT_NAME = "report.json"
 PARTS_FOLDER = "parts"
+PARTS_DONE_FOLDER = "parts-done"
 PART_SETTING = "part"
 REPOSITORY_LOCK_NAME = "bkctl.lock"
 MAX_BACKUP_NAME_BYTES = 200

@@ -35,7 +35,7 @@ class Gathered:
     refused: tuple[tuple[BackupRange, Refusal], ...]
     total: int
     done: int
-    unchanged: int
+    unchanged: tuple[BackupRange, ...]
     notes: tuple[PartNote, ...]
 
 
@@ -53,7 +53,7 @@ def gather(shelf: Shelf, council: Council, plan: Plan, has_plain_keys: bool) -> 
         if brange.region.id not in chosen.refused
     ]
     result, left, notes = RunResult(), list[BackupRange](), list[PartNote]()
-    unchanged = 0
+    unchanged = list[BackupRange]()
     for state, ranges in zip(council.states, by_view(wanted, len(council.states)), strict=True):
         own = _Own(shelf, council, state, ranges, has_plain_keys)
         result.files += own.files
@@ -66,9 +66,10 @@ def gather(shelf: Shelf, council: Council, plan: Plan, has_plain_keys: bool) -> 
     result.files.sort(key=lambda file: (file.start_key, file.name))
     left.sort(key=lambda brange: brange.start_key)
     open_ones = {span_of(whole) for part in left if (whole := whole_of(span_of(part), wanted))}
-    total = len(plan.ranges) - unchanged
-    done = len(wanted) - unchanged - len(open_ones)
-    return Gathered(result, tuple(left), refused, total, done, unchanged, tuple(notes))
+    unchanged.sort(key=lambda brange: brange.start_key)
+    total = len(plan.ranges) - len(unchanged)
+    done = len(wanted) - len(unchanged) - len(open_ones)
+    return Gathered(result, tuple(left), refused, total, done, tuple(unchanged), tuple(notes))
 
 
 class _Own:
@@ -91,7 +92,8 @@ class _Own:
         self.files = [file for record in self.records for file in record.files]
         self.left = list(left_of(ranges, [*spans, *whole]))
         # Of ranges that are not read at all; of one that is done, nothing is unchanged besides.
-        self.unchanged = len(set(whole) & {span_of(brange) for brange in ranges})
+        untouched = set(whole)
+        self.unchanged = [brange for brange in ranges if span_of(brange) in untouched]
 
     def _apart(self, records: Iterable[FinishedRange], taken: list[Span]) -> list[FinishedRange]:
         """The records that count, none overlapping another or what is `taken`."""

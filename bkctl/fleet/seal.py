@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from bkctl import __version__
 from bkctl.archive.meta import BackupMeta, RawRange
 from bkctl.archive.report import KeyRange, RangeCounts, RangeError, Report
+from bkctl.backup.changes import UNCHANGED
 from bkctl.backup.cover import Cover, cover_of, errors_of, split_by
 from bkctl.backup.follow import Base, Subject, find_base
 from bkctl.backup.outcome import with_figures
 from bkctl.backup.planning import Regions, plan_regions
 from bkctl.backup.standings import chosen_notes
+from bkctl.codec.tso import format_ts
 from bkctl.errors import KINDS, CorruptionError, KeyIsLockedError, StorageError, UsageError
 from bkctl.fleet.advice import run_again, run_first
 from bkctl.fleet.council import Council
@@ -33,7 +35,8 @@ from bkctl.fleet.joining import is_over
 from bkctl.fleet.settings import Settings, read_settings
 from bkctl.fleet.shelf import Shelf
 from bkctl.fleet.state import State
-from bkctl.regions.plan import Plan, to_raw_key
+from bkctl.regions.plan import BackupRange, Plan, to_raw_key
+from bkctl.regions.region_map import Skipped
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
 
@@ -255,13 +258,13 @@ class _Sealing:
             report,
             ranges=RangeCounts(
                 *(gathered.total, gathered.done, gathered.total - gathered.done),
-                len(plan.skipped) + gathered.unchanged,
+                len(plan.skipped) + len(gathered.unchanged),
             ),
             covered=cover.covered,
             uncovered=cover.uncovered,
             replicas=chosen_notes(plan, council.choices, council.states),
             minority=tuple(each for each in council.regions.minority if each in planned),
-            skipped=plan.skipped,
+            skipped=(*plan.skipped, *map(self._unchanged, gathered.unchanged)),
             gaps=tuple(
                 KeyRange(
                     to_raw_key(gap.start_key, self._plain),
@@ -272,6 +275,9 @@ class _Sealing:
             parts=gathered.notes,
         )
         return with_figures(report, gathered.result)
+
+    def _unchanged(self, brange: BackupRange) -> Skipped:
+        return Skipped(brange.region.id, f"{UNCHANGED} {format_ts(self._settings.start_ts)}")
 
     def _refused(self, report: Report) -> SealOutcome:
         status = "partial" if report.ranges.done else "failed"

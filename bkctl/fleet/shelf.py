@@ -3,8 +3,8 @@
     <backup>/parts/store-4.state          what its store is (`bkctl.fleet.state`)
     <backup>/parts/store-4.lock           which run is at it
     <backup>/parts/store-4.report.json    how its last run went
-    <backup>/parts/store-4/*.json         a record for each range that it has finished
-    <backup>/parts/unchanged-4/*.json     the same, of ranges that hold nothing of the window
+    <backup>/parts-done/store-4/*         a record for each range that it has finished
+    <backup>/parts-done/unchanged-4/*     the same, of ranges that hold nothing of the window
 
 The SST files' names begin with the store's id. All of it goes once the backup is sealed.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FinishedRange, read_checkpoints, write_checkpoint
-from bkctl.archive.names import PARTS_FOLDER
+from bkctl.archive.names import PARTS_DONE_FOLDER, PARTS_FOLDER
 from bkctl.archive.report import Report
 from bkctl.errors import CorruptionError
 from bkctl.fleet.state import MAX_STATE_BYTES, State, read_digest, read_state
@@ -146,7 +146,7 @@ class Shelf:
         others = [
             info.name
             for info in self.backup_dir.list_files()
-            if info.name.startswith(self._object(""))
+            if info.name.startswith((self._object(""), self._own(f"{PARTS_DONE_FOLDER}/")))
             or (info.name not in wanted and parse_origin(info.name) is not None)
         ]
         side_by_side(self.storage.delete, others)
@@ -167,9 +167,9 @@ class Shelf:
 
 def records_of(store_id: int) -> str:
     """The folder of a store's records, in the backup's."""
-    return f"{PARTS_FOLDER}/store-{store_id}"
+    return f"{PARTS_DONE_FOLDER}/store-{store_id}"
 
 
 def unchanged_of(store_id: int) -> str:
     """The same of ranges that need not be read."""
-    return f"{PARTS_FOLDER}/unchanged-{store_id}"
+    return f"{PARTS_DONE_FOLDER}/unchanged-{store_id}"

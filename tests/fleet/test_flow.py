@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.commands.console import bkctl, process
 from tests.fleet.commands import Fleet, content
-from tests.fleet.conftest import ACKED
+from tests.fleet.conftest import ACKED, END_TS
 from tests.fleet.test_real import ACKED as FIGURES
 from tests.fleet.test_real import figures, options_of, window_of
 from tests.fleet.test_refusals import rewrite, state_of
@@ -80,6 +80,22 @@ def test_chains_go_on_from_what_was_sealed(dead3: list[Path], tmp_path: Path) ->
     # A chain as any other: merged, it is the full backup.
     merged = bkctl("merge", "--storage", storage, "--json", "--progress", "none")
     assert figures(merged.document) == figures(last), merged.stderr
+
+
+def test_a_chain_goes_on_though_all_came_from_one_store(taken: Fleet) -> None:
+    assert taken.seal().code == 0
+    assert len({path.name.partition("_")[0] for path in taken.folder.glob("*.sst")}) == 1
+    keys = {name: ACKED[name] for name in ("start_key", "end_key")}
+    after = Fleet(
+        taken.stores, taken.storage, name="b", incremental=True, end_ts=END_TS + 1, **keys
+    )
+    after.parts(0, 1, 2, 0)
+    done = after.seal()
+    assert (done.code, done.document["base"], done.document["total_kvs"]) == (0, taken.name, 0)
+    together = bkctl(
+        *("verify", "--all", "--storage", taken.storage, "--level", "deep", "--json"),
+    )
+    assert together.code == 0, together.stderr
 
 
 def test_a_base_that_is_not_the_newest_any_more(dead3: list[Path], tmp_path: Path) -> None:

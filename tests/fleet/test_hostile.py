@@ -35,7 +35,7 @@ def fresh(taken_once: Fleet, storage: Path) -> Fleet:
 
 def written(fleet: Fleet) -> list[Path]:
     """What is read of a backup in parts, but for its data."""
-    found = [fleet.folder / "backup.lock", *fleet.folder.glob("parts/**/*")]
+    found = [fleet.folder / "backup.lock", *fleet.folder.glob("parts*/**/*")]
     return sorted(path for path in found if path.is_file())
 
 

@@ -49,7 +49,7 @@ def test_windows_are_as_tikv_backs_them_up(stores: list[Path], tmp_path: Path, n
     assert {each["region_id"]: each["why"] for each in report["replicas"]} == {
         each["region_id"]: each["why"] for each in together["replicas"]
     }
-    assert not list(fleet.folder.glob("parts/*.*"))
+    assert not list(fleet.folder.glob("parts*/**/*.*"))
     assert {path.name for path in fleet.folder.glob("*.sst")} == set(_files(fleet))
 
 

@@ -58,7 +58,7 @@ def state_of(fleet: Fleet, store: int) -> State:
 
 
 def test_a_range_that_is_not_done(taken: Fleet) -> None:
-    for path in taken.folder.glob(f"parts/store-{CHOSEN}/*"):
+    for path in taken.folder.glob(f"parts-done/store-{CHOSEN}/*"):
         path.unlink()
     refused(taken, f"the replica on store {CHOSEN} counts, whose part has not done it")
     taken.parts(FIRST)
@@ -154,11 +154,29 @@ def test_a_state_that_is_damaged_or_of_another_store(taken: Fleet) -> None:
 
 
 def test_ranges_that_two_stores_did(taken: Fleet) -> None:
-    own, other = (taken.folder / f"parts/store-{number}" for number in (CHOSEN, 3))
+    own, other = (taken.folder / f"parts-done/store-{number}" for number in (CHOSEN, 3))
     shutil.rmtree(other, ignore_errors=True)
     shutil.copytree(own, other)
     (taken.folder / "3_10_5_doubled.sst").write_bytes(b"of another store")
     sealed(taken)
+
+
+def test_ranges_that_need_not_be_read(taken: Fleet) -> None:
+    (record,) = taken.folder.glob(f"parts-done/store-{CHOSEN}/*.json")
+    state = state_of(taken, CHOSEN)
+    with open_storage(parse_storage(str(taken.storage))) as storage:
+        shelf = Shelf(storage, taken.name)
+        (finished,) = shelf.records(CHOSEN)
+        record.unlink()
+        for as_of in ((1, 2, 3, 4, 5), state.as_of(finished.region_id)):
+            unchanged = dataclasses.replace(finished, files=(), as_of=as_of)
+            shelf.write_unchanged(CHOSEN, [unchanged])
+            done = taken.seal()
+            assert done.code == (0 if as_of[0] != 1 else 3), done.stderr
+    report = done.document
+    assert report["ranges"] == {"total": 0, "done": 0, "failed": 0, "skipped": 1}
+    assert report["skipped"][0]["reason"].startswith("unchanged since")
+    assert [path.name for path in taken.folder.glob("*.sst")] == []
 
 
 def test_an_older_log_of_a_store(taken: Fleet) -> None:
