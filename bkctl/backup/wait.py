@@ -40,14 +40,15 @@ def wait_for_locks(
         left = deadline - patience.clock()
         if not locked or left <= 0 or result.cancelled:
             return result
-        _pause(min(left, _PAUSE_SECONDS), patience, is_cancelled)
+        pause_for(min(left, _PAUSE_SECONDS), patience, is_cancelled)
         if is_cancelled():
             result.cancelled = True
             return result
         result = _joined(result, again(locked))
 
 
-def _pause(seconds: float, patience: Patience, is_cancelled: Callable[[], bool]) -> None:
+def pause_for(seconds: float, patience: Patience, is_cancelled: Callable[[], bool]) -> None:
+    """Let so many seconds go by, or those until `is_cancelled`."""
     until = patience.clock() + seconds
     while (left := until - patience.clock()) > 0 and not is_cancelled():
         patience.pause(min(left, _POLL_SECONDS))

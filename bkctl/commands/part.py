@@ -69,6 +69,16 @@ def run_part(
 
     begun = time.time()
     watch.failed = lambda error: failed_report(request, error, begun)
+    log.detail(
+        "starting",
+        f"part of a backup to {request.storage}",
+        db=str(request.source.path),
+        storage=str(request.storage),
+        start_ts=request.start_ts,
+        end_ts=request.end_ts,
+        incremental=request.incremental,
+        jobs=request.jobs,
+    )
     patience = None if wait is None else Patience(options.duration("--wait", wait))
     with stop_on_signal() as stop:
         try:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bkctl.archive.checkpoint import FinishedRange
+from bkctl.archive.meta import BackupFile
 from bkctl.cluster.choice import Choice, Replica, choose
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
-from bkctl.fleet.state import AsOf, State
+from bkctl.fleet.state import State
+from bkctl.repository.contents import parse_origin
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,11 @@ class Council:
             digest.update(f"{region_id} {best} {choice.lacking} {choice.unfit}\n".encode())
         return int.from_bytes(digest.digest()[:8], "big")
 
-    def accepts(self, record: FinishedRange, as_of: AsOf) -> bool:
-        """Whether a finished range is of that state, and what is presumed in it holds still."""
+    def accepts(self, record: FinishedRange, state: State, region_id: int) -> bool:
+        """Whether a range was finished as of that state, and what is presumed in it holds still."""
+        as_of = state.as_of(region_id)
+        if any(_store_of(file) != state.store_id for file in record.files):
+            return False
         if not as_of or record.as_of[: len(as_of)] != as_of:
             return False
         if not any(lock.is_presumed for lock in record.decided_locks):
@@ -171,3 +176,9 @@ class Council:
                 }
             )
         )
+
+
+def _store_of(file: BackupFile) -> int | None:
+    """After which store a file is named."""
+    origin = parse_origin(file.name)
+    return None if origin is None else origin.store_id

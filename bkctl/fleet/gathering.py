@@ -5,7 +5,6 @@ What others did of it, or the same store as of another state of its replica, doe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,11 +46,7 @@ def gather(shelf: Shelf, council: Council, plan: Plan, has_plain_keys: bool) -> 
         for brange in plan.ranges
         if (why := chosen.refused.get(brange.region.id)) is not None
     )
-    wanted = [
-        dataclasses.replace(brange, as_of=council.states[brange.view].as_of(brange.region.id))
-        for brange in plan.ranges
-        if brange.region.id not in chosen.refused
-    ]
+    wanted = [brange for brange in plan.ranges if brange.region.id not in chosen.refused]
     result, left, notes = RunResult(), list[BackupRange](), list[PartNote]()
     unchanged = list[BackupRange]()
     for state, ranges in zip(council.states, by_view(wanted, len(council.states)), strict=True):
@@ -84,6 +79,7 @@ class _Own:
         has_plain_keys: bool,
     ) -> None:
         self._ranges, self._has_plain_keys, self._council = ranges, has_plain_keys, council
+        self._state = state
         found = self._apart(shelf.records(state.store_id), [])
         self.records = whole_of_records(shelf.backup_dir, found)
         spans = [finished_span(record, has_plain_keys) for record in self.records]
@@ -101,7 +97,7 @@ class _Own:
         for record in records:
             span = finished_span(record, self._has_plain_keys)
             whole = whole_of(span, self._ranges)
-            if whole is not None and self._council.accepts(record, whole.as_of):
+            if whole is not None and self._council.accepts(record, self._state, whole.region.id):
                 found.append((span, record))
         found.sort(key=lambda each: (each[0], each[1] is not None))
         kept, end = list[FinishedRange](), b""

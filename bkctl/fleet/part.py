@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from bkctl.archive.checkpoint import FinishedRange
 from bkctl.archive.report import Report
 from bkctl.backup.backup import sum_up
@@ -29,10 +31,10 @@ from bkctl.backup.planning import Regions, plan_regions, reads_of
 from bkctl.backup.request import BackupRequest
 from bkctl.backup.resume import whole_of_records
 from bkctl.backup.standings import chosen_notes
-from bkctl.backup.wait import LOCKED, Patience
+from bkctl.backup.wait import LOCKED, Patience, pause_for
 from bkctl.backup.workers import backup_workers
 from bkctl.codec.tso import format_ts, physical_ms
-from bkctl.errors import UsageError
+from bkctl.errors import CancelledError, UsageError
 from bkctl.fleet.council import Council
 from bkctl.fleet.election import Waiting
 from bkctl.fleet.joining import Joining
@@ -83,7 +85,9 @@ def take_part(
             return outcome
         if (left := deadline - locks.clock()) <= 0:
             return outcome
-        locks.pause(min(left, _LOCK_PAUSE))
+        pause_for(min(left, _LOCK_PAUSE), locks, is_cancelled)
+        if is_cancelled():
+            raise CancelledError(0)
 
 
 def check_request(request: BackupRequest) -> None:
@@ -170,7 +174,7 @@ def _plan(job: Job, council: Council, state: State) -> ReadPlan:
     mark = (council.mark,) if request.resolve_locks and council.is_dead else ()
     own = Plan(
         tuple(
-            dataclasses.replace(brange, view=0, as_of=(*state.as_of(brange.region.id), *mark))
+            structs.replace(brange, view=0, as_of=(*state.as_of(brange.region.id), *mark))
             for brange in whole.ranges
             if chosen.numbers.get(brange.region.id) == number
             and brange.region.id not in chosen.refused
@@ -208,7 +212,7 @@ def _keep(
         whole = whole_of(span, read.plan.ranges)
         if whole is None or span[0] < end:
             continue
-        if council.accepts(record, state.as_of(whole.region.id)):
+        if council.accepts(record, state, whole.region.id):
             records.append(record)
             end = span[1]
     kept = whole_of_records(shelf.backup_dir, records)

@@ -208,6 +208,9 @@ class _Sealing:
             )
             for store_id in missing:
                 self._amiss.remedies[store_id] = self._first(store_id)
+        names = [file.name for file in gathered.result.files]
+        if len(set(names)) < len(names):
+            self._amiss.add("two ranges name the same file; take the parts under another --name")
         reports: dict[int, Report | None] = {}
         for brange in gathered.left:
             state = council.states[brange.view]

@@ -12,6 +12,7 @@ from bkctl.codec.json_text import loads
 from bkctl.errors import CorruptionError, UsageError
 from bkctl.fleet.shelf import Shelf
 from bkctl.fleet.state import settings_digest
+from bkctl.repository.summary import parse_claim
 from bkctl.store.ident import has_plain_keys
 
 _MAX_KEY = 32 << 10
@@ -57,6 +58,8 @@ def read_settings(shelf: Shelf) -> Settings:
             f"{backup_dir.where} was never begun; see what there is with bkctl list, and take its "
             "parts with bkctl backup --part"
         )
+    if (parsed := parse_claim(claim)) is not None and parsed.is_deleted:
+        raise UsageError(f"{backup_dir.where} is half deleted; let bkctl prune finish that")
     try:
         document: Any = loads(claim)
         settings = document["settings"]

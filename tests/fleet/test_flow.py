@@ -166,7 +166,9 @@ def test_locks_that_nobody_here_can_decide(dead3: list[Path], tmp_path: Path) ->
     fleet = locked(dead3, tmp_path / "repository")
     with in_use(dead3[0]), in_use(dead3[1]):
         codes = [begun(fleet, number).returncode for number in (0, 1, 0)]
+        codes.append(begun(fleet, 0, "--wait-locks", "1s").returncode)
     assert 4 in codes
+    assert codes[-1] == codes[-2]
     done = fleet.seal()
     assert done.code == 4, done.stderr
     assert "once the lock's transaction has ended" in done.document["errors"][0]["message"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from bkctl.archive.checkpoint import write_checkpoint
 from bkctl.fleet.shelf import Shelf
 from bkctl.fleet.state import State
 from bkctl.storage.url import open_storage, parse_storage
@@ -151,6 +153,38 @@ def test_a_state_that_is_damaged_or_of_another_store(taken: Fleet) -> None:
     refused(taken, "is of store 3")
     taken.parts(FIRST)
     sealed(taken)
+
+
+def test_a_record_that_names_files_of_others(taken: Fleet) -> None:
+    with open_storage(parse_storage(str(taken.storage))) as storage:
+        (finished,) = Shelf(storage, taken.name).records(CHOSEN)
+        files = []
+        for file in finished.files:
+            name = f"3{file.name.removeprefix(str(CHOSEN))}"
+            shutil.copy(taken.folder / file.name, taken.folder / name)
+            files.append(dataclasses.replace(file, name=name))
+        folder = f"parts-done/store-{CHOSEN}"
+        write_checkpoint(
+            storage, taken.name, dataclasses.replace(finished, files=tuple(files)), folder
+        )
+    refused(taken, "whose part has not done it")
+    taken.parts(FIRST)
+    sealed(taken)
+
+
+def test_a_backup_that_is_being_deleted(taken: Fleet) -> None:
+    lock = taken.folder / "backup.lock"
+    lock.write_text(lock.read_text().replace("{", '{"deleted": true, ', 1))
+    for done in (taken.seal(), taken.part(FIRST)):
+        assert (done.code, "is half deleted" in done.stderr) == (2, True), done.stderr
+
+
+def test_the_end_is_told_to_who_watches(taken: Fleet, tmp_path: Path) -> None:
+    metrics, told = tmp_path / "bkctl.prom", tmp_path / "told"
+    done = taken.seal("--metrics-file", metrics, "--on-success", f"cat > {told}")
+    assert done.code == 0, done.stderr
+    assert "bkctl_backup_last_success" in metrics.read_text()
+    assert figures(json.loads(told.read_text())) == FIGURES
 
 
 def test_ranges_that_two_stores_did(taken: Fleet) -> None:
