@@ -4,7 +4,8 @@ repository/
   bkctl.lock       who is writing there now
   <backup name>/
     backup.lock    who took the name; the first thing written
-    *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst
+    *.sst          {store}_{region}_{epoch version}_{sha256 of raw start key}_{unix ms}_{cf}.sst;
+                   one of several machines writes its number behind the time, in six digits
     report.json    the run's report
     parts/         what machines keep that take it together, until it is sealed
     parts-done/    and the ranges that each has finished
@@ -28,16 +29,26 @@ REPOSITORY_LOCK_NAME = "bkctl.lock"
 MAX_BACKUP_NAME_BYTES = 200
 
 
+MAX_WRITER = 999_999
+
+
 def backup_file_name(
-    store_id: int, region_id: int, epoch_version: int, raw_start_key: bytes, unix_ms: int, cf: str
+    store_id: int,
+    region_id: int,
+    epoch_version: int,
+    raw_start_key: bytes,
+    unix_ms: int,
+    cf: str,
+    writer: int = 0,
 ) -> str:
     """Name an SST file as TiKV does.
 
     The hash of the file's raw start key keeps apart the files of one region, the time those of
-    two tries.
+    two tries, the number of the `writer` (0 for the only one) those of two machines.
     """
     digest = hashlib.sha256(raw_start_key).hexdigest()
-    return f"{store_id}_{region_id}_{epoch_version}_{digest}_{unix_ms}_{cf}.sst"
+    when = f"{unix_ms}{writer:06d}" if writer else f"{unix_ms}"
+    return f"{store_id}_{region_id}_{epoch_version}_{digest}_{when}_{cf}.sst"
 
 
 def default_backup_name(end_ts: int, kind: str) -> str:

@@ -22,6 +22,7 @@ from bkctl.archive.checkpoint import remove_checkpoints
 from bkctl.archive.names import default_backup_name
 from bkctl.archive.report import KeyRange, Report
 from bkctl.backup.execute import run_plan
+from bkctl.backup.executor import Executor
 from bkctl.backup.follow import Base, Subject, check_gc_safe_point, find_base, find_unfinished
 from bkctl.backup.job import Claimed, Crew, Job, ReadPlan
 from bkctl.backup.opening import Opened, open_request
@@ -37,7 +38,6 @@ from bkctl.cluster.stores import Stores
 from bkctl.errors import StorageError, UsageError
 from bkctl.folders import refuse_work_dir_in
 from bkctl.pool.events import Listener
-from bkctl.pool.pool import WorkerPool
 from bkctl.repository.lock import RepositoryLock, repository_lock
 from bkctl.storage.base import Storage
 from bkctl.storage.counted import counted_storage
@@ -48,10 +48,10 @@ def take_backup(
     request: BackupRequest,
     listener: Listener,
     is_cancelled: Callable[[], bool] = lambda: False,
-    pool: WorkerPool | None = None,
+    executor: Executor | None = None,
     notify: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """Take the backup with the workers of `pool`, and publish it if every range succeeded.
+    """Take the backup with the workers of `executor`, and publish it if every range succeeded.
 
     Holds the repository's lock meanwhile. The workers end with it.
 
@@ -61,22 +61,23 @@ def take_backup(
     RegionMapError before anything is started, RepositoryLockedError where another run is writing,
     StorageError where the destination fails. `notify` is told what concerns the lock.
     """
-    if pool is None:
-        with backup_workers(request.jobs) as own_pool:
-            return take_backup(request, listener, is_cancelled, own_pool, notify)
-    crew = Crew(pool, listener, is_cancelled)
+    if executor is None:
+        with backup_workers(request.jobs) as own:
+            return take_backup(request, listener, is_cancelled, own, notify)
+    crew = Crew(executor, listener, is_cancelled)
     begun = time.time()
     if request.cipher is not None:
         refuse_work_dir_in(request.storage.path, request.source.work_dir)
     with (
-        Opened(partial(open_request, request, is_cancelled, notify)) as opened,
+        Opened(partial(open_request, request, executor, is_cancelled, notify)) as opened,
         _open_repository(request, listener, notify) as (storage, lock),
     ):
         request = settle_mode(request, opened.stores.ident.api_version, opened.stores.path)
         job = _follow(request, opened.stores, storage, begun)
         found = settle(opened, wanted_by(job.request, job.store_id, is_cancelled))
         job = dataclasses.replace(job, stores=opened.stores)
-        read = plan_reads(job.request, job.stores, job.store_id, job.base, found)
+        find = executor.find_changes
+        read = plan_reads(job.request, job.stores, job.store_id, job.base, found, find)
         if read.cover.uncovered and not request.allow_gaps:
             return refusal_report(job, read)
         claimed = _claim(job, read)

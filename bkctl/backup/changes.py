@@ -13,12 +13,13 @@ A range that no changed file reaches into is not read, if no lock can be in it e
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bkctl.codec.tso import format_ts
 from bkctl.errors import CorruptionError, StorageError
 from bkctl.mvcc.keys import TS_SIZE, decode_ts
+from bkctl.raft.at_hand import StoreAtHand
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.regions.region_map import Skipped
 from bkctl.sst.reader import RANGE_DELETIONS, SstReader
@@ -82,11 +83,27 @@ def find_changes(
     return Changes(tuple(read), tuple(skipped), tuple(unchanged), tuple(unread))
 
 
+FindChanges = Callable[[StoreAtHand, Sequence[BackupRange], int, int], Changes]
+"""Does what `find_changes` does, wherever the store is."""
+
+
+def find_changes_here(
+    source: StoreAtHand, ranges: Sequence[BackupRange], start_ts: int, end_ts: int
+) -> Changes:
+    """See FindChanges: for stores of this machine."""
+    assert isinstance(source, Source)
+    return find_changes(source, ranges, start_ts, end_ts)
+
+
 def without_unchanged(
-    plan: Plan, source: Source, start_ts: int, end_ts: int
+    plan: Plan,
+    source: StoreAtHand,
+    start_ts: int,
+    end_ts: int,
+    find: FindChanges = find_changes_here,
 ) -> tuple[Plan, tuple[LiveFile, ...]]:
     """The plan without what `find_changes` skips, and the files to leave unread."""
-    changes = find_changes(source, plan.ranges, start_ts, end_ts)
+    changes = find(source, plan.ranges, start_ts, end_ts)
     skipped = (*plan.skipped, *changes.skipped)
     plan = replace(plan, ranges=changes.ranges, skipped=skipped, unchanged=changes.unchanged)
     return plan, changes.unread

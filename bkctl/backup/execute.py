@@ -46,11 +46,11 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     with _staging(job) as staging:
         task = _task(job, read, staging)
         left = left_of(read.ranges, claimed.spans(request.has_plain_keys))
-        result = _run(job, task, _balanced(left, read, request), crew)
+        result = _run(job, task, _balanced(left, read, request, crew), crew)
         if request.wait_locks is not None:
             again = _Again(job, task, crew)
             result = wait_for_locks(result, request.wait_locks, again, crew.is_cancelled)
-        crew.pool.dismiss()
+        crew.executor.dismiss()
     result.failures += read.refused
     return result
 
@@ -130,16 +130,15 @@ def _seal(job: Job) -> Cipher | None:
 
 
 def _run(job: Job, task: BackupTask, ranges: Sequence[BackupRange], crew: Crew) -> RunResult:
-    jobs = max(1, min(job.request.jobs, len(ranges)))
-    crew.pool.adjust_with(jobs)
+    jobs = crew.executor.staff(len(ranges))
     known = [brange.region.approximate_keys for brange in ranges]
     keys = None if None in known or not known else sum(count or 0 for count in known)
     crew.listener.started(len(ranges), keys, jobs)
     try:
         return BackupRun(
-            crew.pool,
+            crew.executor,
             task,
-            FairShares(ranges, jobs),
+            FairShares(ranges, crew.executor),
             crew.listener,
             batch_size=job.request.batch_size,
             is_cancelled=crew.is_cancelled,
@@ -157,11 +156,12 @@ class _Again:
     crew: Crew
 
     def __call__(self, ranges: list[BackupRange]) -> RunResult:
-        job, cancelled = self.job, self.crew.is_cancelled
+        job, cancelled, executor = self.job, self.crew.is_cancelled, self.crew.executor
         request = replace(job.request, read_all=True)
-        with Opened(partial(open_request, request, cancelled)) as opened:
+        with Opened(partial(open_request, request, executor, cancelled)) as opened:
             found = settle(opened, wanted_by(request, job.store_id, cancelled))
-            read = plan_reads(request, opened.stores, job.store_id, job.base, found)
+            find = executor.find_changes
+            read = plan_reads(request, opened.stores, job.store_id, job.base, found, find)
             split = [(brange, parts_of(brange, read.ranges)) for brange in ranges]
             views = tuple(each.view for each in read.reads)
             task = replace(self.task, views=views)
@@ -200,10 +200,11 @@ def _data_start(brange: BackupRange) -> bytes:
 
 
 def _balanced(
-    ranges: Iterable[BackupRange], read: ReadPlan, request: BackupRequest
+    ranges: Iterable[BackupRange], read: ReadPlan, request: BackupRequest, crew: Crew
 ) -> list[BackupRange]:
     """The ranges store by store, large ones in parts."""
     found: list[BackupRange] = []
-    for own, reads in zip(by_view(ranges, len(read.reads)), read.reads, strict=True):
-        found += balance(own, reads.files, request.jobs, request.part_size, reads.blobs)
+    for view, own in enumerate(by_view(ranges, len(read.reads))):
+        reads, jobs = read.reads[view], crew.executor.jobs_in(view)
+        found += balance(own, reads.files, jobs, request.part_size, reads.blobs)
     return found

@@ -9,6 +9,7 @@ from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.checkpoint import FOLDER, FinishedRange
 from bkctl.archive.report import ReplicaNote
 from bkctl.backup.cover import Cover
+from bkctl.backup.executor import Executor
 from bkctl.backup.follow import Base
 from bkctl.backup.parts import Span, finished_span, span_of
 from bkctl.backup.request import BackupRequest
@@ -17,7 +18,6 @@ from bkctl.backup.task import View
 from bkctl.cluster.regions import ClusterRegions
 from bkctl.cluster.stores import Stores
 from bkctl.pool.events import Listener
-from bkctl.pool.pool import WorkerPool
 from bkctl.regions.plan import BackupRange, Plan
 from bkctl.storage.base import Storage
 from bkctl.store.manifest import LiveFile
@@ -28,7 +28,7 @@ from bkctl.titan.manifest import BlobFileMeta
 class Crew:
     """Who does the work, whom it is told, and who may call it off."""
 
-    pool: WorkerPool
+    executor: Executor
     listener: Listener
     is_cancelled: Callable[[], bool]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from bkctl.backup.orphans import refuse_forgotten_files
+from bkctl.backup.executor import Executor
 from bkctl.backup.request import BackupRequest
-from bkctl.cluster.stores import Elect, Stores, open_stores
+from bkctl.cluster.stores import Stores
 from bkctl.errors import SourceError
 
 if TYPE_CHECKING:
@@ -51,20 +51,19 @@ class Opened:
 
 def open_request(
     request: BackupRequest,
+    executor: Executor,
     is_cancelled: Callable[[], bool] = lambda: False,
     notify: Callable[[str], None] = lambda message: None,
-    elect: Elect | None = None,
 ) -> Stores:
-    """The stores, pinned; `notify` is told what had to be assumed; see Stores for `elect`.
+    """The stores, pinned; `notify` is told what had to be assumed.
 
-    Raises SourceError for what cannot be backed up, and what Stores raises.
+    Raises SourceError for what cannot be backed up, and what the executor raises.
     """
-    stores = open_stores(
+    stores = executor.open_stores(
         (request.source, *request.others),
         is_cancelled,
         chooses=request.chooses,
         allow_minority=request.allow_minority,
-        elect=elect,
     )
     try:
         _check(stores, request, notify)
@@ -82,5 +81,3 @@ def _check(stores: Stores, request: BackupRequest, notify: Callable[[str], None]
                 f"{source.path}: there is no last_tikv.toml to tell whether values end in an "
                 "expiry; taken as API V1, where they do not (--api-version says otherwise)"
             )
-        if not request.source.point_in_time:
-            refuse_forgotten_files(source)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from bkctl.archive.coverage import KeyRange
-from bkctl.backup.changes import without_unchanged
+from bkctl.backup.changes import FindChanges, find_changes_here, without_unchanged
 from bkctl.backup.cover import cover_of, split_by
 from bkctl.backup.follow import Base
 from bkctl.backup.job import ReadPlan, StoreReads
@@ -20,7 +20,7 @@ from bkctl.backup.standings import chosen_notes, find_troubles, replica_notes
 from bkctl.backup.task import View
 from bkctl.cluster.regions import ClusterRegions
 from bkctl.cluster.stores import Stores
-from bkctl.raft.source import RaftSource
+from bkctl.raft.at_hand import StoreAtHand
 from bkctl.regions.check import Mismatch, find_mismatches
 from bkctl.regions.plan import BackupRange, Plan, make_plan
 from bkctl.regions.region_map import Origin, RegionMap, Skipped
@@ -72,8 +72,9 @@ def plan_reads(
     store_id: int,
     base: Base,
     found: Settled,
+    find: FindChanges = find_changes_here,
 ) -> ReadPlan:
-    """What to read of a plan: for an incremental backup, only what can have changed since `base`.
+    """What to read of a plan: incrementally, only what `find` says can have changed since `base`.
 
     Ranges that the stores are not to be read for are refused: they are failures from the start.
     """
@@ -91,14 +92,18 @@ def plan_reads(
         plan = split_by(plan, base.whole, request.has_plain_keys)
         if anew := sum(brange.takes_all for brange in plan.ranges):
             notes.append(f"{anew} ranges are taken in full, as {base.name} did not cover them")
-    plan, reads = reads_of(plan, request, stores, store_id)
+    plan, reads = reads_of(plan, request, stores, store_id, find)
     keys = KeyRange(*window)
     cover = cover_of(plan, keys, request.start_ts, request.has_plain_keys)
     return ReadPlan(plan, reads, cover, refused, replicas, tuple(notes), tuple(minority))
 
 
 def reads_of(
-    plan: Plan, request: BackupRequest, stores: Stores, store_id: int
+    plan: Plan,
+    request: BackupRequest,
+    stores: Stores,
+    store_id: int,
+    find: FindChanges = find_changes_here,
 ) -> tuple[Plan, tuple[StoreReads, ...]]:
     """The plan without what cannot have changed, and what is read of each store."""
     families = (request.family,) if request.is_raw else ("write", "default")
@@ -110,14 +115,15 @@ def reads_of(
         files = [file for file in source.live_files() if file.family in families]
         db_dir = source.db_dir
         if is_short:
-            part, unread = without_unchanged(part, source, request.start_ts, request.end_ts)
+            part, unread = without_unchanged(part, source, request.start_ts, request.end_ts, find)
             left_out = set(unread)
             files = [file for file in files if file not in left_out]
             db_dir = source.without(unread) if unread else db_dir
         own_id = source.ident.store_id if len(stores.sources) > 1 else store_id
         parts.append(part)
         blobs = source.blob_files if BLOB_FAMILY in families else ()
-        reads.append(StoreReads(View(db_dir, source.path, own_id, source.db_dir), files, blobs))
+        view = View(db_dir, source.path, own_id, source.db_dir, source.place)
+        reads.append(StoreReads(view, files, blobs))
     return _joined(plan, parts), tuple(reads)
 
 
@@ -167,7 +173,7 @@ def find_refused(
     return [first[key] for key in sorted(first)]
 
 
-def _notes(origin: Origin, source: RaftSource) -> list[str]:
+def _notes(origin: Origin, source: StoreAtHand) -> list[str]:
     if source.is_log_ignored:
         return [
             "the raft log was not read (--raft-log ignore): acknowledged writes that were not "

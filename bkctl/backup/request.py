@@ -12,18 +12,19 @@ from bkctl.backup.balance import MIN_PART_SIZE
 from bkctl.backup.run import DEFAULT_BATCH_SIZE
 from bkctl.backup.task import DEFAULT_SST_MAX_SIZE
 from bkctl.backup.wait import Patience
+from bkctl.cluster.regions import RecordSource
 from bkctl.codec.tso import format_ts
 from bkctl.errors import UsageError
 from bkctl.regions.region_map import RegionMap, Skipped
 from bkctl.sst.writer import Compression
 from bkctl.storage.url import StorageSpec
 from bkctl.store.ident import API_V1, has_plain_keys
-from bkctl.store.source import Source, SourceOptions
+from bkctl.store.source import SourceOptions
 
 if TYPE_CHECKING:
     from bkctl.codec.cipher import Cipher
 
-RegionMapLoader = Callable[[Source], tuple[RegionMap, list[Skipped]]]
+RegionMapLoader = Callable[[RecordSource], tuple[RegionMap, list[Skipped]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Runs a plan's ranges on a pool: workers take the next few ranges whenever they are free.
+"""Runs a plan's ranges: workers take the next few ranges whenever they are free.
 
 Each worker takes `batch_size` ranges from the shared progress, backs them up, says how each went,
 and comes back for more until there are none.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bkctl.archive.meta import BackupFile
+from bkctl.backup.executor import Executor, Runner
 from bkctl.backup.task import (
     BackupTask,
     RangeAdvanced,
@@ -23,7 +24,7 @@ from bkctl.backup.task import (
 )
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.pool.events import DoneRange, Listener
-from bkctl.pool.pool import Emitted, JobDone, JobLost, PoolEvent, WorkerPool
+from bkctl.pool.pool import Again, Emitted, JobDone, JobLost, PoolEvent
 from bkctl.regions.plan import BackupRange
 
 DEFAULT_BATCH_SIZE = 8
@@ -42,15 +43,24 @@ class Forward(Protocol):
 
 
 class FairShares:
-    """Hands out ranges in order: fewer towards the end, so that no worker has many left alone."""
+    """Hands out ranges in order: fewer towards the end, so that no worker has many left alone.
 
-    def __init__(self, ranges: Iterable[BackupRange], jobs: int) -> None:
-        self._left, self._jobs = deque(ranges), jobs
+    Those that go out together are of one view, for which the executor has room.
+    """
+
+    def __init__(self, ranges: Iterable[BackupRange], executor: Executor) -> None:
+        self._executor = executor
+        self._left: dict[int, deque[BackupRange]] = {}
+        for brange in ranges:
+            self._left.setdefault(brange.view, deque()).append(brange)
 
     def forward(self, limit: int) -> list[BackupRange]:
-        """The next ranges, at most `limit`; none when there are no more."""
-        fair = -(-len(self._left) // (self._jobs * _SHARES))
-        return [self._left.popleft() for _ in range(min(limit, fair))]
+        """The next ranges, at most `limit`; none when there are no more, or no room for them."""
+        for view, left in self._left.items():
+            if left and self._executor.room_in(view):
+                fair = -(-len(left) // (self._executor.jobs_in(view) * _SHARES))
+                return [left.popleft() for _ in range(min(limit, fair))]
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,7 @@ class BackupRun:
 
     def __init__(
         self,
-        pool: WorkerPool,
+        pool: Runner,
         task: BackupTask,
         progress: Forward,
         listener: Listener,
@@ -191,9 +201,13 @@ class BackupRun:
         again = []
         for number in self._unfinished(lost.job):
             entry = self._open[number]
-            if entry.started or entry.dispatches >= _MAX_DISPATCHES:
+            is_tried = lost.again is Again.ALL or not entry.started
+            if lost.again is Again.NOTHING:
+                self._fail(lost.worker, number, "other", lost.reason)
+            elif not is_tried or entry.dispatches >= _MAX_DISPATCHES:
                 self._fail(lost.worker, number, "other", f"the worker process died: {lost.reason}")
             else:
+                entry.started = False
                 again.append(number)
         if not self._result.cancelled:
             self._submit(again)

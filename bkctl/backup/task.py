@@ -29,13 +29,15 @@ DEFAULT_SST_MAX_SIZE = 144 << 20
 class View:
     """A store's pinned view: `db_dir` is to be opened, `source` is the store's for messages.
 
-    Locks are decided by the view `deciding_dir`, which leaves no file out.
+    Locks are decided by the view `deciding_dir`, which leaves no file out. `place` is where all
+    this is, if not on this machine.
     """
 
     db_dir: Path
     source: Path
     store_id: int
     deciding_dir: Path
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class BackupTask:
     the cluster is dead, so that all have an end. With `cipher` files are encrypted; without, they
     are in `staging` alone if there is a `seal`.
     `api_version` tells how raw pairs are laid out. Finished ranges are recorded in `records`, a
-    folder of the backup's.
+    folder of the backup's. `writer` is in the names of files, so that those of several machines
+    differ.
     """
 
     views: tuple[View, ...]
@@ -67,6 +70,7 @@ class BackupTask:
     api_version: int = API_V1
     seal: Cipher | None = None
     records: str = FOLDER
+    writer: int = 0
 
     @property
     def raw_layout(self) -> RawLayout:

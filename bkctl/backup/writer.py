@@ -44,6 +44,7 @@ class FamilyFile:
             raw_start_key,
             unix_ms,
             cf,
+            task.writer,
         )
         self._sst: SstWriter | None = None
         self.accounting = Accounting()

@@ -5,8 +5,8 @@ What one choice decides ends where peers change: who decides the rest is chosen 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from bkctl.cluster.choice import Choice, choose
 from bkctl.errors import UsageError
@@ -27,34 +27,51 @@ class Voice(Protocol):
         """Nothing more will be decided."""
 
 
+_Answer = TypeVar("_Answer")
+
+
+class Each(Protocol):
+    """Calls a function for each store's number; the answers in the same order."""
+
+    def __call__(self, ask: Callable[[int], _Answer], numbers: Sequence[int], /) -> list[_Answer]:
+        """Ask all of them; raises what one of them raises."""
+
+
+def map_in_turn(ask: Callable[[int], _Answer], numbers: Sequence[int]) -> list[_Answer]:
+    """See Each: one after the other."""
+    return [ask(number) for number in numbers]
+
+
 class Election:
     """One election among stores; its choices are what each region is to be read by."""
 
-    def __init__(self, replayers: Sequence[Voice], *, allow_minority: bool) -> None:
-        self._replayers, self._allow_minority = replayers, allow_minority
+    def __init__(
+        self, replayers: Sequence[Voice], *, allow_minority: bool, each: Each = map_in_turn
+    ) -> None:
+        """`each` asks all stores for the same thing, one after the other or at once."""
+        self._replayers, self._allow_minority, self._each = replayers, allow_minority, each
         # By store and region the conf_ver of the peers who decided last.
         self._decided: dict[tuple[int, int], int] = {}
 
     def hold(self) -> dict[int, Choice]:
         """What is chosen in the end."""
-        read = [replayer.read() for replayer in self._replayers]
+        numbers = range(len(self._replayers))
+        read = self._each(lambda number: self._replayers[number].read(), numbers)
         ids = [ident.store_id for ident, _ in read]
         _check_idents([ident for ident, _ in read])
         choices = self._choose([standings for _, standings in read], ids)
         self._decide(choices)
         is_done = False
         while not is_done:
-            found = [
-                replayer.apply(
-                    {region: told for (own, region), told in self._decided.items() if own == number}
-                )
-                for number, replayer in enumerate(self._replayers)
-            ]
+            found = self._each(self._apply, numbers)
             choices = self._choose(found, ids)
             is_done = not self._decide(choices)
-        for replayer in self._replayers:
-            replayer.finish()
+        self._each(lambda number: self._replayers[number].finish(), numbers)
         return choices
+
+    def _apply(self, number: int) -> tuple[Standing, ...]:
+        decided = {region: told for (own, region), told in self._decided.items() if own == number}
+        return self._replayers[number].apply(decided)
 
     def _choose(
         self, surveys: Sequence[Sequence[Standing]], ids: Sequence[int]

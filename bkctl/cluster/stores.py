@@ -6,7 +6,7 @@ region, whose log counts (`bkctl.cluster.choice`), and applied as far as that de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from bkctl.cluster.choice import Choice
 from bkctl.cluster.election import Election, Voice
 from bkctl.cluster.regions import ClusterRegions, cluster_regions
 from bkctl.errors import SourceError, UsageError
+from bkctl.raft.at_hand import StoreAtHand
 from bkctl.raft.source import RaftSource
 from bkctl.raft.standing import Standing
 from bkctl.store.ident import StoreIdent
@@ -38,35 +39,15 @@ class Stores:
 
     def __init__(
         self,
-        options: Sequence[SourceOptions],
-        is_cancelled: Callable[[], bool] = lambda: False,
+        sources: Iterable[StoreAtHand],
+        choices: dict[int, Choice] | None,
         *,
-        chooses: bool,
-        allow_minority: bool = False,
-        elect: Elect | None = None,
+        allow_minority: bool,
     ) -> None:
-        """Open them; `chooses` is whether the stores' own records say which regions there are.
-
-        With `allow_minority`, the newest log at hand decides even where fewer than a majority of
-        the voters are. With `elect`, the choice is made by that: there are no `choices` here.
-        Raises UsageError for stores that do not belong together, and what RaftSource raises.
-        """
-        self.choices: dict[int, Choice] | None = None
-        self._allow_minority, self._elect = allow_minority, elect
-        is_led = chooses or len(options) > 1
-        if len(options) > 1:
-            _check_modes(options)
-        self.sources: tuple[RaftSource, ...] = ()
-        try:
-            for each in options:
-                own = replace(each, raft_log=RaftLogMode.COMMITTED) if len(options) > 1 else each
-                source = RaftSource(own, is_cancelled, is_led=is_led)
-                self.sources += (source,)
-            if is_led:
-                self._replay()
-        except BaseException:
-            self.close()
-            raise
+        """With `allow_minority`, the choices are those of the newest logs at hand."""
+        self.choices = choices
+        self._allow_minority = allow_minority
+        self.sources: tuple[StoreAtHand, ...] = tuple(sources)
 
     def __enter__(self) -> Stores:
         return self
@@ -85,7 +66,7 @@ class Stores:
             source.close()
 
     @property
-    def first(self) -> RaftSource:
+    def first(self) -> StoreAtHand:
         """The store that was named first: the only one, mostly."""
         return self.sources[0]
 
@@ -147,22 +128,77 @@ class Stores:
         for source in self.sources:
             source.require(*families)
 
+
+class LocalStores(Stores):
+    """Stores of this machine; `own` are their sources."""
+
+    def __init__(
+        self,
+        options: Sequence[SourceOptions],
+        is_cancelled: Callable[[], bool] = lambda: False,
+        *,
+        chooses: bool,
+        allow_minority: bool = False,
+        elect: Elect | None = None,
+    ) -> None:
+        """Open them; `chooses` is whether the stores' own records say which regions there are.
+
+        With `allow_minority`, the newest log at hand decides even where fewer than a majority of
+        the voters are. With `elect`, the choice is made by that: there are no `choices` here.
+        Raises UsageError for stores that do not belong together, and what RaftSource raises.
+        """
+        super().__init__((), None, allow_minority=allow_minority)
+        self._elect = elect
+        is_led = chooses or len(options) > 1
+        self.own: tuple[RaftSource, ...] = ()
+        try:
+            for each in options_of(options):
+                self.sources = self.own = (
+                    *self.own,
+                    RaftSource(each, is_cancelled, is_led=is_led),
+                )
+            if is_led:
+                self._replay()
+        except BaseException:
+            self.close()
+            raise
+
     def _replay(self) -> None:
+        own = self.own
         with ExitStack() as stack:
-            replayers = [stack.enter_context(source.replaying()) for source in self.sources]
+            replayers = [stack.enter_context(source.replaying()) for source in own]
             led = [replayer for replayer in replayers if replayer is not None]
             if self._elect is not None and len(led) == 1:
-                self._elect(led[0], self.first)
-            elif len(led) == len(self.sources):
+                self._elect(led[0], self.own[0])
+            elif len(led) == len(own):
                 self.choices = Election(led, allow_minority=self._allow_minority).hold()
-            elif len(self.sources) > 1 or self._elect is not None:
-                silent = self.sources[replayers.index(None)].path
-                raise SourceError(
-                    f"{silent}: no raft log was found, without which nobody can tell which store's "
-                    "replica of a region counts; give it with its data directory"
-                )
-        for source in self.sources:
+            elif len(own) > 1 or self._elect is not None:
+                raise no_raft_log(own[replayers.index(None)].path)
+        for source in own:
             source.settle()
+
+
+def options_of(options: Sequence[SourceOptions]) -> list[SourceOptions]:
+    """How stores are opened together: of several, no more is applied than the election decides.
+
+    Raises UsageError where their raft logs are to be ignored.
+    """
+    if len(options) == 1:
+        return list(options)
+    if any(each.raft_log is RaftLogMode.IGNORE for each in options):
+        raise UsageError(
+            "--raft-log ignore cannot go with several stores: their raft logs tell which store's "
+            "replica of a region counts"
+        )
+    return [replace(each, raft_log=RaftLogMode.COMMITTED) for each in options]
+
+
+def no_raft_log(path: Path) -> SourceError:
+    """What is wrong with one of several stores that has none."""
+    return SourceError(
+        f"{path}: no raft log was found, without which nobody can tell which store's "
+        "replica of a region counts; give it with its data directory"
+    )
 
 
 def open_stores(
@@ -172,24 +208,16 @@ def open_stores(
     chooses: bool,
     allow_minority: bool = False,
     elect: Elect | None = None,
-) -> Stores:
+) -> LocalStores:
     """Open stores; running ones are pinned again if their logs do not fit together.
 
     Raises what Stores does.
     """
     for attempt in range(_ATTEMPTS):
-        stores = Stores(
+        stores = LocalStores(
             options, is_cancelled, chooses=chooses, allow_minority=allow_minority, elect=elect
         )
         if attempt == _ATTEMPTS - 1 or not stores.is_troubled:
             break
         stores.close()
     return stores
-
-
-def _check_modes(options: Sequence[SourceOptions]) -> None:
-    if any(each.raft_log is RaftLogMode.IGNORE for each in options):
-        raise UsageError(
-            "--raft-log ignore cannot go with several stores: their raft logs tell which store's "
-            "replica of a region counts"
-        )

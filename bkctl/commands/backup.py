@@ -22,8 +22,8 @@ from bkctl.ui import log
 
 if TYPE_CHECKING:
     from bkctl.archive.report import Report
+    from bkctl.backup.executor import Executor
     from bkctl.backup.request import BackupRequest
-    from bkctl.pool.pool import WorkerPool
 
 HELP = """Take a backup of a store as of --end-ts.
 
@@ -237,8 +237,8 @@ def backup(
         if part:
             parts.run_part(request, wait, progress, watch, jobs, as_json=json)
             return
-        with backup_workers(count) as pool:
-            _run(request, pool, progress, watch, jobs, as_json=json)
+        with backup_workers(count) as executor:
+            _run(request, executor, progress, watch, jobs, as_json=json)
 
 
 def _seconds(option: str, text: str | None) -> int | None:
@@ -283,7 +283,7 @@ def _unbegun_report(
 
 def _run(
     request: BackupRequest,
-    pool: WorkerPool,
+    executor: Executor,
     progress: options.ProgressMode,
     watch: Watch,
     asked_jobs: int | None,
@@ -301,7 +301,7 @@ def _run(
     with stop_on_signal() as stop:
         try:
             listener = telling_jobs(watch.listener(make_listener(progress.value)), asked_jobs)
-            report = take_backup(request, listener, stop.is_asked, pool, options.notify)
+            report = take_backup(request, listener, stop.is_asked, executor, options.notify)
         except BkctlError as e:
             # What gives up below knows of no signal's number.
             error = CancelledError(stop.signum) if isinstance(e, CancelledError) else e

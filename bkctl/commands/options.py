@@ -23,9 +23,9 @@ from bkctl.ui import log
 from bkctl.ui.log import LogFormat as LogFormat
 
 if TYPE_CHECKING:
+    from bkctl.cluster.regions import RecordSource
     from bkctl.codec.cipher import Cipher
     from bkctl.regions.region_map import RegionMap, Skipped
-    from bkctl.store.source import Source
 
 _T = TypeVar("_T")
 
@@ -342,11 +342,11 @@ def naming_region_map(choice: str) -> Iterator[None]:
 
 def region_map_loader(
     choice: str, store_id: int | None = None, pd: str | None = None
-) -> Callable[[Source], tuple[RegionMap, list[Skipped]]]:
+) -> Callable[[RecordSource], tuple[RegionMap, list[Skipped]]]:
     """Load the regions each time anew, as they are then; of a pipe, which ends, only once."""
     kept: list[tuple[RegionMap, list[Skipped]]] = []
 
-    def load(source: Source) -> tuple[RegionMap, list[Skipped]]:
+    def load(source: RecordSource) -> tuple[RegionMap, list[Skipped]]:
         if kept:
             return kept[0]
         loaded = load_region_map(choice, source, store_id, pd)
@@ -358,7 +358,10 @@ def region_map_loader(
 
 
 def load_region_map(
-    choice: str, source: Source | None, store_id: int | None = None, pd_urls: str | None = None
+    choice: str,
+    source: RecordSource | None,
+    store_id: int | None = None,
+    pd_urls: str | None = None,
 ) -> tuple[RegionMap, list[Skipped]]:
     """The regions that --region-map stands for, and those the store has a record of but no data.
 

@@ -130,12 +130,13 @@ def _take(
     if request.cipher is not None:
         refuse_work_dir_in(request.storage.path, request.source.work_dir)
     with (
-        backup_workers(request.jobs) as pool,
+        backup_workers(request.jobs) as workers,
         _opened(request, listener) as storage,
         contextlib.ExitStack() as held,
     ):
         joining = Joining(request, storage, begun, waiting, notify, held)
-        with open_request(request, is_cancelled, notify, joining) as stores:
+        executor = workers.electing(joining)
+        with open_request(request, executor, is_cancelled, notify) as stores:
             part = joining.settled(stores.ident.api_version)
             store_id, shelf = part.state.store_id, part.shelf
             council = part.council
@@ -147,7 +148,7 @@ def _take(
             read = _plan(job, part.council, part.state)
             claimed = Claimed(shelf.backup_dir, _keep(shelf, job, read, council, part.state))
             _record_unchanged(shelf, job, read.plan)
-            result = run_plan(job, read, claimed, Crew(pool, listener, is_cancelled))
+            result = run_plan(job, read, claimed, Crew(executor, listener, is_cancelled))
             report = sum_up(job, read, claimed, result)
         shelf.write_report(store_id, report)
     left = tuple(_what_is_left(part.council, part.state))

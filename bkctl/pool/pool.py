@@ -18,9 +18,10 @@ import importlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import c_bool
 from dataclasses import dataclass
+from enum import Enum
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
@@ -52,6 +53,18 @@ class JobDone:
     job: Any
 
 
+class Again(Enum):
+    """What of a job that was lost may be tried again.
+
+    What was begun may be what a worker died of; that of a machine which is gone is not. Nothing,
+    where nobody is left to do it.
+    """
+
+    UNBEGUN = "unbegun"
+    ALL = "all"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True)
 class JobLost:
     """Worker number `worker` died while it had `job`; `reason` says how."""
@@ -59,6 +72,7 @@ class JobLost:
     worker: int
     job: Any
     reason: str
+    again: Again = Again.UNBEGUN
 
 
 PoolEvent = Emitted | JobDone | JobLost
@@ -136,14 +150,22 @@ class WorkerPool:
             self.size = 0
             self.close()
 
+    @property
+    def queued(self) -> tuple[Any, ...]:
+        """The jobs that have not begun."""
+        return tuple(self._queue)
+
     def cancel(self) -> None:
         """Tell running jobs to stop soon, and forget the queued ones."""
         self._queue.clear()
         self._cancel_flag.value = True
 
-    def wait(self, timeout: float | None = None) -> list[PoolEvent]:
+    def wait(
+        self, timeout: float | None = None, also: Sequence[Connection] = ()
+    ) -> list[PoolEvent]:
         """What has happened, once something has or `timeout` seconds have passed.
 
+        That something can be read from one of `also` ends it, too.
         Raises WorkerDiedError when workers end again and again before they are ready.
         """
         events: list[PoolEvent] = []
@@ -151,15 +173,17 @@ class WorkerPool:
         while True:
             step = min(left, _LOOK_SECONDS)
             left -= step
-            if self._wait(step, events) or left <= 0:
+            if self._wait(step, events, also) or left <= 0:
                 return events
 
-    def _wait(self, timeout: float, events: list[PoolEvent]) -> bool:
-        """Wait and read, look after the workers; whether anything came of one."""
+    def _wait(
+        self, timeout: float, events: list[PoolEvent], also: Sequence[Connection] = ()
+    ) -> bool:
+        """Wait and read, look after the workers; whether anything came of one, or of `also`."""
         sources = {worker.connection: worker for worker in self._workers}
-        readable = wait(list(sources), timeout)
+        readable = wait([*sources, *also], timeout)
         for connection in readable:
-            if isinstance(connection, Connection):
+            if isinstance(connection, Connection) and connection in sources:
                 self._read(sources[connection], events)
         for worker in self._workers:
             worker.kill_if_stuck(is_stopping=bool(self._cancel_flag.value))

@@ -72,7 +72,7 @@ class Source:
         layout = self._layout = locate(
             options.path, options.wal_dir, options.master_key, options.warn
         )
-        self._options = options
+        self.options = options
         self._files: ViewFiles | None = None
         self._replayer = replayer or LogReplayer(is_cancelled)
         # Both are started before there are descriptors to be inherited.
@@ -105,7 +105,7 @@ class Source:
         self._has_regions = facts.has_regions
         ident = facts.ident
         self.ident = StoreIdent() if ident is None else parse_store_ident(ident, self.path)
-        self._find_api_version(self._options.api_version)
+        self._find_api_version(self.options.api_version)
 
     @contextlib.contextmanager
     def _naming_the_file(self) -> Iterator[None]:
@@ -160,6 +160,11 @@ class Source:
     def db_dir(self) -> Path:
         """The view's folder, to be opened with `Database` in any process."""
         return self._view.db_dir
+
+    @property
+    def place(self) -> str:
+        """Where the store is, if not on this machine; empty, as it is."""
+        return ""
 
     @property
     def path(self) -> Path:

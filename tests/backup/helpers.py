@@ -75,8 +75,8 @@ def backup(store: Path, repository: Path, **options: Any) -> Report:
 def cut_short(store: Path, repository: Path, **options: Any) -> Report:
     """A backup with two workers, of which one begins only once it is cancelled: not all is done."""
     seen: list[str] = []
-    with backup_workers(2) as pool:
-        held = pool.process_ids[1]
+    with backup_workers(2) as executor:
+        held = executor.pool.process_ids[1]
         os.kill(held, signal.SIGSTOP)
 
         def one_is_done() -> bool:
@@ -85,7 +85,7 @@ def cut_short(store: Path, repository: Path, **options: Any) -> Report:
             return "range_done" in seen
 
         begun = request(store, repository, jobs=2, **options)
-        return take_backup(begun, Quiet(seen.append), one_is_done, pool)
+        return take_backup(begun, Quiet(seen.append), one_is_done, executor)
 
 
 def files_of(repository: Path, name: str) -> tuple[BackupFile, ...]:

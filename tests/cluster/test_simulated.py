@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bkctl.cluster.regions import ClusterRegions
-from bkctl.cluster.stores import Stores
+from bkctl.cluster.stores import LocalStores
 from bkctl.codec.memcomparable import decode
 from bkctl.regions.region_map import whole_key_space
 from bkctl.store.database import Database
@@ -98,7 +98,7 @@ def test_directories_are_read_alike(tmp_path: Path, seed: int) -> None:
     played = play(seed, tmp_path)
     choices, regions, views = elect(played.lefts)
     options = [SourceOptions(write_rocksdb(left)) for left in played.lefts]
-    with Stores(options, chooses=True) as stores:
+    with LocalStores(options, chooses=True) as stores:
         assert stores.choices == choices
         assert stores.regions == regions
         for source, view in zip(stores.sources, views, strict=True):
