@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bkctl.codec.tso import format_ts, parse_timestamp
+from bkctl.commands import executors, keyspaces, options
 from bkctl.commands import file_options as files
-from bkctl.commands import keyspaces, options
 from bkctl.commands import part as parts
 from bkctl.commands import store_options as stores_of
 from bkctl.commands.backup_log import log_ending
@@ -154,6 +154,8 @@ def backup(
     recovery: options.RecoveryOption = options.Recovery.STRICT,
     raft_log: stores_of.RaftLog = stores_of.RaftLogMode.COMMITTED,
     raft_dir: stores_of.RaftDir = None,
+    executor: executors.ExecutorOption = "local",
+    cluster: executors.Cluster = None,
     master_key: options.MasterKey = None,
     allow_minority: stores_of.AllowMinority = False,
     crypter_method: options.CrypterMethod = None,
@@ -178,7 +180,6 @@ def backup(
     ):
         from bkctl.backup.request import BackupRequest
         from bkctl.backup.wait import Patience
-        from bkctl.backup.workers import backup_workers
         from bkctl.sst.writer import Compression as SstCompression
         from bkctl.storage.url import load_backend, parse_storage
 
@@ -186,14 +187,23 @@ def backup(
         waits = _seconds("--wait-locks", wait_locks)
         end = parse_timestamp("now") if end_ts is None else end_ts
         options.check_ts_window(start_ts or 0, end)
+        dask = executors.parse_executor(
+            *(executor, cluster),
+            db=db,
+            wal_dir=wal_dir,
+            raft_dir=raft_dir,
+            jobs=jobs,
+            store_id=store_id,
+            resolve_locks=resolve_locks,
+        )
         first_store, *others = stores_of.store_options(
-            options.required("--db", db or None),
+            options.required("--db", db or None) if dask is None else dask.paths,
             *(work_dir, wal_dir, recovery, api_version),
             raft_log=raft_log,
             raft_dir=raft_dir,
             master_key=master_key,
         )
-        if others and choice != "store":
+        if (others or dask) and choice != "store":
             raise UsageError(
                 "the regions of several stores are those of their own records; give "
                 "--region-map store"
@@ -235,10 +245,14 @@ def backup(
         )
         load_backend(request.storage)
         if part:
+            if dask is not None:
+                raise UsageError(
+                    "--part takes the part of a store of this machine; leave --executor out"
+                )
             parts.run_part(request, wait, progress, watch, jobs, as_json=json)
             return
-        with backup_workers(count) as executor:
-            _run(request, executor, progress, watch, jobs, as_json=json)
+        with executors.executor_for(dask, request, count) as workers:
+            _run(request, workers, progress, watch, jobs, as_json=json)
 
 
 def _seconds(option: str, text: str | None) -> int | None:

@@ -71,7 +71,7 @@ def source_options(
 
 
 def store_options(
-    dbs: list[str] | None,
+    dbs: list[str] | list[Path] | None,
     work_dir: Path | None,
     wal_dir: Path | None,
     recovery: options.Recovery,
@@ -82,7 +82,10 @@ def store_options(
     master_key: Path | None = None,
     name: str = "--db",
 ) -> list[SourceOptions]:
-    """How to open the stores that the options name, by `name`; none where they name none."""
+    """How to open the stores that the options name, by `name`; none where they name none.
+
+    Of `dbs`, texts may be patterns.
+    """
     paths = [path for text in dbs or () for path in _matches(name, text)]
     for option, given in (("--wal-dir", wal_dir), ("--raft-dir", raft_dir)):
         if given is not None and len(paths) > 1:
@@ -98,9 +101,9 @@ def store_options(
     ]
 
 
-def _matches(name: str, text: str) -> list[Path]:
+def _matches(name: str, text: str | Path) -> list[Path]:
     """The path, or all directories that a pattern matches; UsageError for none."""
-    if not glob.has_magic(text) or Path(text).exists():
+    if isinstance(text, Path) or not glob.has_magic(text) or Path(text).exists():
         return [Path(text)]
     found = [Path(each) for each in sorted(glob.glob(text)) if Path(each).is_dir()]
     if not found:

@@ -1,0 +1,1 @@
+"""Backups over the machines that the stores are on."""
