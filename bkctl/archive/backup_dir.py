@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +160,12 @@ class BackupDir:
                     f"{found} where a file of {file.size} bytes was saved; nothing is published",
                     "check what else writes there",
                 )
+
+    def remove_unnamed(self, named: Collection[str]) -> None:
+        """Remove SST files that the published backup does not name: of workers that died."""
+        own = {self.object_name(name) for name in named}
+        found = [info.name for info in self.list_files() if info.name.endswith(".sst")]
+        side_by_side(self._storage.delete, [name for name in found if name not in own])
 
     def is_complete(self) -> bool:
         """Whether this is a backup: whether its backupmeta is there."""

@@ -183,4 +183,6 @@ def _publish(
     report = claimed.backup_dir.publish(make_meta(job, result), report, lock.check)
     with contextlib.suppress(StorageError):  # the backup counts already
         remove_checkpoints(job.storage, job.name)
+        if result.has_losses:
+            claimed.backup_dir.remove_unnamed({file.name for file in result.files})
     return report

@@ -74,7 +74,10 @@ class RangeFailure:
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run came to: files of the ranges that are done, and the failures."""
+    """What a run came to: files of the ranges that are done, and the failures.
+
+    With `has_losses`, workers died: files of theirs may be there that are no one's.
+    """
 
     done: int = 0
     done_ranges: list[BackupRange] = field(default_factory=list)
@@ -82,6 +85,7 @@ class RunResult:
     failures: list[RangeFailure] = field(default_factory=list)
     decided_locks: list[DecidedLock] = field(default_factory=list)
     cancelled: bool = False
+    has_losses: bool = False
 
 
 class _Open:
@@ -198,6 +202,7 @@ class BackupRun:
 
     def _lost(self, lost: JobLost) -> None:
         """A worker died: the range it had in work fails, those it had not begun go to another."""
+        self._result.has_losses = True
         again = []
         for number in self._unfinished(lost.job):
             entry = self._open[number]

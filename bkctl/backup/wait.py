@@ -63,4 +63,5 @@ def _joined(before: RunResult, after: RunResult) -> RunResult:
         other + after.failures,
         before.decided_locks + after.decided_locks,
         after.cancelled,
+        before.has_losses or after.has_losses,
     )

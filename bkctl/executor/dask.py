@@ -27,7 +27,7 @@ from bkctl.executor.crew import Crew
 from bkctl.executor.messages import MAX_WRITERS, Done, Event, JobResult, Lost, Parcel
 from bkctl.executor.opening import Opening
 from bkctl.executor.remote import RemoteAgent, RemoteSource, close_agents
-from bkctl.executor.scheduler import DaskWorker, Scheduler
+from bkctl.executor.scheduler import DaskWorker, Scheduler, WorkerLostError
 from bkctl.pool.pool import Again, Emitted, JobDone, JobLost, PoolEvent
 from bkctl.raft.at_hand import StoreAtHand
 from bkctl.regions.plan import BackupRange
@@ -165,8 +165,14 @@ class DaskExecutor:
         """See Executor. UsageError where no worker has a store, or bkctl is another there."""
         opening = Opening(self._scheduler, self._stores, self._grace, is_cancelled)
         for attempt in range(_ATTEMPTS):
-            stores = opening.open(options_of(options), allow_minority=allow_minority)
-            if attempt == _ATTEMPTS - 1 or not stores.is_troubled:
+            is_last = attempt == _ATTEMPTS - 1
+            try:
+                stores = opening.open(options_of(options), allow_minority=allow_minority)
+            except WorkerLostError:
+                if is_last:
+                    raise
+                continue  # with those that are left
+            if is_last or not stores.is_troubled:
                 break
             stores.close()
         self._crews = stores.crews

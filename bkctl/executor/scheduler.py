@@ -213,17 +213,32 @@ def _connected(address: str) -> Any:
     for name in ("distributed", "tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module="distributed")
-    try:
-        secured: Any = distributed.Security
-        client: Any = distributed.Client
-        security = secured(require_encryption=True) if address.startswith("tls://") else None
-        return client(address, timeout=_CONNECT_SECONDS, security=security, set_as_default=False)
-    except Exception as e:  # noqa: BLE001
-        reason = " ".join(str(e).split()) or type(e).__name__
-        raise UsageError(
-            f"Dask scheduler {address}: cannot connect ({reason[:200]}); check --executor, and "
-            "whether `dask scheduler` runs there"
-        ) from None
+    secured: Any = distributed.Security
+    client: Any = distributed.Client
+    is_tls = address.startswith("tls://")
+    made: list[Any] = []
+    failed: list[str] = []
+
+    def connect() -> None:
+        try:
+            security = secured(require_encryption=True) if is_tls else None
+            made.append(
+                client(address, timeout=_CONNECT_SECONDS, security=security, set_as_default=False)
+            )
+        except Exception as e:  # noqa: BLE001
+            failed.append(" ".join(str(e).split())[:200] or type(e).__name__)
+
+    # What is no scheduler may say nothing, or half of something, for ever.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_SECONDS + _LOOK_SECONDS)
+    if made:
+        return made[0]
+    reason = failed[0] if failed else f"no answer in {_CONNECT_SECONDS:.0f} s"
+    raise UsageError(
+        f"Dask scheduler {address}: cannot connect ({reason}); check --executor, and "
+        "whether `dask scheduler` runs there"
+    )
 
 
 @contextlib.contextmanager

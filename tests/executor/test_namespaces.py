@@ -1,0 +1,171 @@
+"""Backups over machines that are network namespaces: exact, also where one is cut off or killed.
+
+`BKCTL_CUT_ROUNDS` is how many rounds with random losses there are.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.executor.machines import (
+    DaskCluster,
+    Done,
+    Machine,
+    Network,
+    dask_cluster,
+    finished,
+    gcs_on,
+    network,
+)
+from tests.executor.stores import STORE_IDS, figures, window_options, write_cluster_file
+from tests.real.stores import truth, unpack
+from tests.real.test_power_loss import cut, kv_log
+
+ROUNDS = int(os.environ.get("BKCTL_CUT_ROUNDS", "2"))
+
+pytestmark = pytest.mark.xdist_group("namespaces")
+
+
+@dataclass
+class Site:
+    """A scheduler, a coordinator, machines with Dask workers, and a bucket."""
+
+    net: Network
+    cluster: DaskCluster
+    coordinator: Machine
+    endpoint: str
+    stores: list[Path]
+    file: Path
+
+    def backup(self, prefix: str, *options: object) -> Done:
+        return finished(self.begin(prefix, *options))
+
+    def begin(self, prefix: str, *options: object) -> subprocess.Popen[str]:
+        return self.cluster.begin(
+            *("backup", "--executor", self.cluster.executor, "--cluster", self.file),
+            *("--region-map", "store", "--storage", self.storage(prefix), "--json"),
+            *("--progress", "none", *options),
+            machine=self.coordinator,
+        )
+
+    def storage(self, prefix: str) -> str:
+        return f"gcs://bucket/{prefix}?endpoint={self.endpoint}"
+
+    def is_published(self, prefix: str) -> bool:
+        listed = self.cluster.run(
+            *("list", "--storage", self.storage(prefix), "--json"), machine=self.coordinator
+        )
+        return '"complete"' in listed.stdout
+
+    def verify(self, prefix: str) -> None:
+        done = self.cluster.run(
+            *("verify", "--storage", self.storage(prefix), "--level", "deep"),
+            *("--progress", "none"),
+            machine=self.coordinator,
+        )
+        assert done.code == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with ExitStack() as stack:
+        net = stack.enter_context(network())
+        stores = unpack("dead3", folder)
+        cluster = stack.enter_context(dask_cluster(folder / "dask", net.add()))
+        endpoint = stack.enter_context(gcs_on(cluster, net.add()))
+        file = write_cluster_file(folder / "cluster.toml", stores)
+        yield Site(net, cluster, net.add(), endpoint, stores, file)
+
+
+def start_workers(site: Site, *resources: str) -> None:
+    for number, each in enumerate(resources):
+        name = f"{len(site.cluster.workers)}-{number}"
+        site.cluster.start_worker(name, each, site.net.add())
+
+
+def test_all_windows_from_all_three_and_from_two_of_them(site: Site) -> None:
+    for store_id in STORE_IDS:
+        site.cluster.start_worker(f"w{store_id}", f"store-{store_id}=2", site.net.add())
+    for window in truth("dead3")["windows"]:
+        done = site.backup(f"all-{window['name']}", *window_options(window))
+        assert done.code == 0, (window["name"], done.stderr)
+        assert figures(done.report) == figures(window), window["name"]
+    two = write_cluster_file(site.cluster.folder / "two.toml", site.stores[:2])
+    acked = next(w for w in truth("dead3")["windows"] if w["name"] == "acked")
+    site.file, three = two, site.file
+    done = site.backup("two", *window_options(acked))
+    site.file = three
+    assert figures(done.report) == figures(acked)
+    site.verify("all-full1")
+    assert site.cluster.private_folders == []
+
+
+def test_what_a_power_loss_took_from_two_stores(site: Site, tmp_path: Path) -> None:
+    stores = unpack("dead3", tmp_path)
+    cut(kv_log(stores[0]), 998_903)
+    cut(kv_log(stores[1]), 125_820)
+    before, site.file = site.file, write_cluster_file(tmp_path / "cut.toml", stores[:2])
+    acked = next(w for w in truth("dead3")["windows"] if w["name"] == "acked")
+    done = site.backup("power-loss", *window_options(acked))
+    site.file = before
+    assert done.code == 0, done.stderr
+    found = [done.report[name] for name in ("total_kvs", "total_bytes", "crc64xor")]
+    assert found == [600, 146700, f"{2079901543250119461:016x}"]
+
+
+def await_line(process: subprocess.Popen[str], text: str) -> None:
+    """Read stderr up to a line with a text."""
+    assert process.stderr is not None
+    while text not in (line := process.stderr.readline()):
+        assert line, "it ended before"
+
+
+def test_one_is_cut_off_and_one_killed(site: Site) -> None:
+    """Each round one of the workers that read store 2 or 3 is lost at any time of the run."""
+    window = next(w for w in truth("dead3")["windows"] if w["name"] == "full2")
+    rng = random.Random(7)
+    outcomes = {"finished": 0, "failed": 0}
+    for turn in range(ROUNDS):
+        spare = site.cluster.start_worker(f"spare-{turn}", "store-2=1,store-3=1", site.net.add())
+        lost = rng.choice([w for w in site.cluster.workers if w.name[0] == "w"][-2:])
+        after = rng.uniform(0.0, 9.0)
+        slow = ("--rate-limit", "400KiB", "--log-format", "json", "--progress", "plain")
+        began = site.begin(f"round-{turn}", *window_options(window), *slow)
+        if turn % 3:
+            await_line(began, '"running"')
+        threading.Event().wait(after)
+        is_cut = turn % 2 == 0
+        if is_cut:
+            site.net.cut_off(lost.machine)
+        else:
+            lost.process.kill()
+        done = finished(began)
+        print(f"round {turn}: {lost.name} {'cut' if is_cut else 'killed'} after {after:.1f} s:")
+        print(f"  exit code {done.code} {done.stderr[-300:]}")
+        if done.code == 0:
+            assert figures(done.report) == figures(window)
+            site.verify(f"round-{turn}")
+            outcomes["finished"] += 1
+        else:
+            assert not site.is_published(f"round-{turn}")
+            assert "store" in done.stderr or "Dask" in done.stderr
+            outcomes["failed"] += 1
+        if is_cut:
+            site.net.join_again(lost.machine)
+        spare.process.kill()
+        site.cluster.workers.remove(spare)
+        lost.process.kill()
+        site.cluster.workers.remove(lost)
+        site.cluster.start_worker(f"{lost.name}x", f"store-{lost.name[1]}=2", site.net.add())
+    print(outcomes)
+    assert outcomes["finished"] > 0
