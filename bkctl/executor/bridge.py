@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -40,6 +41,8 @@ from bkctl.pool.processes import describe_end
 
 GONE = "the agent is gone"
 _LOOK_SECONDS = 1.0
+_TELL_SECONDS = 0.2
+_NOTHING = object()
 _ENDING_SECONDS = 20.0
 _CLOSING = frozenset({"closed", "closing", "failed"})
 
@@ -192,7 +195,10 @@ def ask(session: str, request: Parcel) -> Parcel:
 
 
 def run_job(session: str, topic: str, token: int, job: Parcel) -> Parcel:
-    """A task: have an agent run a RangeJob; all that it tells is logged as events of `topic`."""
+    """A task: have an agent run a RangeJob; what it tells is logged as events of `topic`.
+
+    Its end is the last of that. All comes once more with the result, should it have been lost.
+    """
     from distributed import get_worker
 
     agent = _agents.get(session)
@@ -201,14 +207,23 @@ def run_job(session: str, topic: str, token: int, job: Parcel) -> Parcel:
     log_event = get_worker().log_event
     number, waiting = agent.send(Run, job.open())
     kept: list[Event] = []
+    told: list[Event] = []
+    due = time.monotonic()
+    message: Any = _NOTHING
     try:
-        while isinstance(message := _next(agent, waiting), Told):
-            if message.events:
-                log_event(topic, Parcel((token, message.events)).data)
+        while isinstance(message, Told) or message is _NOTHING:
+            # Messages cost more than what is in them, so small ranges share one.
+            if told and time.monotonic() >= due:
+                log_event(topic, Parcel((token, tuple(told), None)).data)
+                told, due = [], time.monotonic() + _TELL_SECONDS
+            message = _next(agent, waiting, due if told else None)
+            if isinstance(message, Told):
+                told += message.events
                 kept += (each for each in message.events if not _is_passing(each.event))
     finally:
         agent.forget(number)
     end = message.end if isinstance(message, Ended) else Lost(0, agent.death, Again.ALL)
+    log_event(topic, Parcel((token, tuple(told), end)).data)
     return Parcel(JobResult(tuple(kept), end))
 
 
@@ -227,17 +242,23 @@ async def close(sessions: tuple[str, ...]) -> None:
         await asyncio.get_running_loop().run_in_executor(None, agent.wait)
 
 
-def _next(agent: Agent, waiting: queue.SimpleQueue[Any]) -> Any:
-    """What comes next, None once the agent has ended; it ends with its Dask worker."""
+def _next(agent: Agent, waiting: queue.SimpleQueue[Any], due: float | None = None) -> Any:
+    """What comes next, None once the agent has ended; it ends with its Dask worker.
+
+    With `due`, _NOTHING where nothing comes until then.
+    """
     from distributed import get_worker
 
     worker = get_worker()
     while True:
+        left = _LOOK_SECONDS if due is None else max(0.0, due - time.monotonic())
         try:
-            return waiting.get(timeout=_LOOK_SECONDS)
+            return waiting.get(timeout=left)
         except queue.Empty:
             if worker.status.name in _CLOSING:
                 agent.close()
+            if due is not None:
+                return _NOTHING
 
 
 def _is_passing(event: Any) -> bool:

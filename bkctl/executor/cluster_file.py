@@ -33,6 +33,7 @@ else:
 
 _MAX_BYTES = 1 << 20
 _MAX_ID = 1 << 64
+_MAX_DOTS = 64
 _PATHS = {
     "path": "path",
     "raft-dir": "raft_dir",
@@ -83,7 +84,7 @@ def read_cluster(path: Path) -> tuple[ClusterStore, ...]:
         if key == "stores" and isinstance(value, dict):
             for name, told in value.items():
                 fields = {"path": told} if isinstance(told, str) else told
-                where = f"{path}: stores.{name}"
+                where = f"{path}: stores.{name[:40]}"
                 places.setdefault(_id(name, where), []).append(_place(fields, where))
         elif key == "store" and isinstance(value, list):
             for number, told in enumerate(value, 1):
@@ -101,13 +102,17 @@ def read_cluster(path: Path) -> tuple[ClusterStore, ...]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = tomllib.loads(read_small(path, _MAX_BYTES).decode())
+        text = read_small(path, _MAX_BYTES).decode()
+        if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+            # Names of names without end take memory as the square of their depth.
+            raise UsageError(f"{path}: a line has more than {_MAX_DOTS} dots")
+        document: dict[str, Any] = tomllib.loads(text)
     except OSError as e:
         raise UsageError(f"cannot read {path}: {reason_of(e)}; check --cluster") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not UTF-8, as TOML must be") from None
     except (ValueError, RecursionError) as e:
-        raise UsageError(f"{path}: no TOML: {e}") from None
+        raise UsageError(f"{path}: no TOML: {str(e)[:200]}") from None
     return document
 
 

@@ -221,12 +221,24 @@ class DaskExecutor:
         sent.future.add_done_callback(lambda future: self._settle(token, future))
 
     def _settle(self, token: int, future: Any) -> None:
-        """In a thread of Dask's: a job's task has ended."""
+        """In a thread of Dask's: a job's task has ended, which was told before, mostly."""
+        self._inbox.put(partial(self._ended, token, future))
+
+    def _ended(self, token: int, future: Any, events: list[PoolEvent]) -> None:
+        sent = self._sent.get(token)
+        if sent is None:
+            return
         result: JobResult | None = None
         if future.status == "finished":
             with contextlib.suppress(Exception):
                 result = future.result(timeout=_STOPPING_SECONDS).open()
-        self._inbox.put(lambda events: self._end(token, result, events))
+        if result is None:
+            self._lose(token, f"Dask worker {sent.agent.worker} lost its task", events)
+            return
+        for each in result.events:
+            if each.number >= sent.told:
+                self._emit(sent, each, events)
+        self._end(token, sent, result.end, events)
 
     def _hear(self, parcel: Parcel) -> None:
         """In a thread of Dask's: something was told of a job."""
@@ -234,7 +246,7 @@ class DaskExecutor:
 
     def _told(self, parcel: Parcel, events: list[PoolEvent]) -> None:
         told: Sequence[Event]
-        token, told = parcel.open()
+        token, told, end = parcel.open()
         sent = self._sent.get(token)
         if sent is None or sent.is_broken:
             return
@@ -243,26 +255,19 @@ class DaskExecutor:
                 sent.is_broken = True  # one is missing: all come with the result
                 return
             self._emit(sent, each, events)
+        if end is not None:
+            self._end(token, sent, end, events)
 
     def _emit(self, sent: _Sent, each: Event, events: list[PoolEvent]) -> None:
         sent.told = each.number + 1
         events.append(Emitted(sent.agent.first_worker + each.worker, sent.job, each.event))
 
-    def _end(self, token: int, result: JobResult | None, events: list[PoolEvent]) -> None:
-        sent = self._sent.get(token)
-        if sent is None:
-            return
-        if result is None:
-            self._lose(token, f"Dask worker {sent.agent.worker} lost its task", events)
-            return
-        for each in result.events:
-            if each.number >= sent.told:
-                self._emit(sent, each, events)
-        end = result.end
+    def _end(self, token: int, sent: _Sent, end: Done | Lost, events: list[PoolEvent]) -> None:
         if isinstance(end, Lost) and end.reason.startswith(bridge.GONE):
             self._lose_agent(sent.agent, end.reason, events)
             return
         del self._sent[token]
+        sent.future.release()
         worker = sent.agent.first_worker + end.worker
         if isinstance(end, Done):
             events.append(JobDone(worker, sent.job))
