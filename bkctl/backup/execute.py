@@ -20,12 +20,11 @@ from bkctl.backup.parts import by_view, left_of, span_of
 from bkctl.backup.planning import plan_reads
 from bkctl.backup.replan import settle, wanted_by
 from bkctl.backup.request import BackupRequest
-from bkctl.backup.routes import NAME as ROUTES
-from bkctl.backup.routes import encode_routes
 from bkctl.backup.run import BackupRun, FairShares, RangeFailure, RunResult
 from bkctl.backup.task import BackupTask
 from bkctl.backup.wait import wait_for_locks
 from bkctl.cluster.regions import ClusterRegions
+from bkctl.cluster.stores import Stores
 from bkctl.files.trees import remove_folder
 from bkctl.folders import PrivateFolder
 from bkctl.regions.check import EPOCH_NOT_MATCH
@@ -46,7 +45,9 @@ def run_plan(job: Job, read: ReadPlan, claimed: Claimed, crew: Crew) -> RunResul
     with _staging(job) as staging:
         task = _task(job, read, staging)
         left = left_of(read.ranges, claimed.spans(request.has_plain_keys))
-        result = _run(job, task, _balanced(left, read, request, crew), crew)
+        ranges = _balanced(left, read, request, crew)
+        task = _decide(job, task, ranges, job.stores, crew)
+        result = _run(job, task, ranges, crew)
         if request.wait_locks is not None:
             again = _Again(job, task, crew)
             result = wait_for_locks(result, request.wait_locks, again, crew.is_cancelled)
@@ -71,10 +72,7 @@ def _staging(job: Job) -> Iterator[Path]:
 
 def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
     request, stores = job.request, job.stores
-    storage, home = request.storage, job.home
-    if home is None and stores.is_final:
-        home = stores.regions
-    decides = request.resolve_locks and not request.is_raw
+    storage = request.storage
     if request.rate_limit is not None:
         limit = RateLimit(request.rate_limit, stores.first.db_dir.parent / "rate-limit")
         storage = replace(storage, rate_limit=limit)
@@ -90,7 +88,6 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
         name=job.name,
         staging=staging,
         decides_locks=request.resolve_locks,
-        routes=_routes(job, home) if decides and home else None,
         cipher=request.cipher,
         api_version=stores.ident.api_version,
         seal=_seal(job),
@@ -98,21 +95,29 @@ def _task(job: Job, read: ReadPlan, staging: Path) -> BackupTask:
     )
 
 
-def _routes(job: Job, chosen: ClusterRegions) -> Path:
+def _decide(
+    job: Job, task: BackupTask, ranges: Sequence[BackupRange], stores: Stores, crew: Crew
+) -> BackupTask:
+    """The task with all that is needed to decide locks, if they are to be."""
+    if not job.request.resolve_locks or job.request.is_raw:
+        return task
+    home = job.home
+    if home is None and stores.is_final:
+        home = stores.regions
+    return crew.executor.settle_locks(task, ranges, stores, _routes(home) if home else None)
+
+
+def _routes(chosen: ClusterRegions) -> list[BackupRange]:
     """Where the keys of all regions count, be they asked for or not."""
     lacking = {*chosen.minority, *chosen.refused}
     numbers = chosen.numbers
-    ranges = [
+    return [
         BackupRange(
             *(region, region.start_key, region.end_key), is_raw=False, view=numbers[region.id]
         )
         for region in chosen.region_map.regions
         if region.id in numbers and region.id not in lacking
     ]
-    sources = job.stores.sources
-    # Keys of an encrypted store are in no plain file.
-    keeper = next((source for source in sources if source.is_encrypted), job.stores.first)
-    return keeper.add_file(ROUTES, encode_routes(ranges))
 
 
 def _seal(job: Job) -> Cipher | None:
@@ -164,9 +169,11 @@ class _Again:
             read = plan_reads(request, opened.stores, job.store_id, job.base, found, find)
             split = [(brange, parts_of(brange, read.ranges)) for brange in ranges]
             views = tuple(each.view for each in read.reads)
+            parts = [part for _, own in split for part in own]
             task = replace(self.task, views=views)
-            result = _run(job, task, [part for _, parts in split for part in parts], self.crew)
-        result.failures += [_failure(brange, read.refused) for brange, parts in split if not parts]
+            task = _decide(job, task, parts, opened.stores, self.crew)
+            result = _run(job, task, parts, self.crew)
+        result.failures += [_failure(brange, read.refused) for brange, own in split if not own]
         return result
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from bkctl.backup.changes import Changes
+from bkctl.backup.task import BackupTask
 from bkctl.cluster.stores import Stores
 from bkctl.pool.pool import PoolEvent
 from bkctl.raft.at_hand import StoreAtHand
@@ -64,6 +65,18 @@ class Executor(Runner, Protocol):
 
     def staff(self, parts: int) -> int:
         """Make ready for work of so many parts; how many jobs run at once then."""
+
+    def settle_locks(
+        self,
+        task: BackupTask,
+        ranges: Sequence[BackupRange],
+        stores: Stores,
+        routes: Sequence[BackupRange] | None,
+    ) -> BackupTask:
+        """The task with what is needed to decide the locks in ranges; or decide them now.
+
+        `routes` say where keys count; they are given where the cluster is dead.
+        """
 
     def dismiss(self) -> None:
         """Say that no jobs will come any more, and do not wait for what that leads to."""

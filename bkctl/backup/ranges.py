@@ -8,7 +8,7 @@ from dataclasses import replace
 from bkctl.backup.saver import PendingFile, Saver
 from bkctl.backup.task import BackupTask
 from bkctl.backup.writer import BackupWriter, RawWriter
-from bkctl.mvcc.decide import LockDecider
+from bkctl.mvcc.decide import Decider
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.mvcc.raw import RawScanner
@@ -26,7 +26,7 @@ def backup_range(
     database: Database,
     saver: Saver,
     advance: Advance,
-    decider: LockDecider | None = None,
+    decider: Decider | None = None,
     decided: list[DecidedLock] | None = None,
 ) -> list[PendingFile]:
     """Back up one range and return its files, which may still be on their way to the storage.

@@ -88,10 +88,14 @@ class BackupTask:
 
 @dataclass(frozen=True, slots=True)
 class RangeJob:
-    """A batch of ranges for one worker, by their numbers in the run."""
+    """A batch of ranges for one worker, by their numbers in the run.
+
+    `decided` are the locks in them that were decided before, if they were.
+    """
 
     task: BackupTask
     ranges: tuple[tuple[int, BackupRange], ...]
+    decided: tuple[DecidedLock, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

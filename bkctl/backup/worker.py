@@ -26,7 +26,7 @@ from bkctl.backup.task import (
     StorageUsed,
 )
 from bkctl.errors import BkctlError, CancelledError
-from bkctl.mvcc.decide import LockDecider
+from bkctl.mvcc.decide import DecidedLocks, Decider, LockDecider
 from bkctl.mvcc.lock import DecidedLock
 from bkctl.pool import signs
 from bkctl.pool.events import PhaseSeconds
@@ -185,6 +185,7 @@ class JobRun:
 
     def __init__(self, job: RangeJob, emit: Emit, cancelled: Callable[[], bool]) -> None:
         self.task = job.task
+        self._decided = None if job.decided is None else DecidedLocks(job.decided)
         self._emit = emit
         self._cancelled = cancelled
         self._saving: deque[_Saving] = deque()
@@ -231,7 +232,7 @@ class JobRun:
             database, storage, saver = _opened.get(self.task, brange.view)
             opened = time.monotonic()
             decided: list[DecidedLock] = []
-            decider = _opened.decider(self.task)
+            decider: Decider | None = self._decided or _opened.decider(self.task)
             files = backup_range(
                 self.task, brange, database, saver, self._advance(number), decider, decided
             )

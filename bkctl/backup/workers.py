@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bkctl.backup.changes import Changes, find_changes_here
 from bkctl.backup.orphans import refuse_forgotten_files
+from bkctl.backup.routes import NAME as ROUTES
+from bkctl.backup.routes import encode_routes
+from bkctl.backup.task import BackupTask
 from bkctl.cluster.stores import Elect, Stores, open_stores
 from bkctl.pool.pool import PoolEvent, WorkerPool, started_pool
 from bkctl.pool.worker import Rest
@@ -107,6 +111,20 @@ class LocalExecutor:
         jobs = max(1, min(self._jobs, parts))
         self.pool.adjust_with(jobs)
         return jobs
+
+    def settle_locks(
+        self,
+        task: BackupTask,
+        ranges: Sequence[BackupRange],
+        stores: Stores,
+        routes: Sequence[BackupRange] | None,
+    ) -> BackupTask:
+        """See Executor: workers decide them, by all views."""
+        if routes is None:
+            return task
+        # Keys of an encrypted store are in no plain file.
+        keeper = next((source for source in stores.sources if source.is_encrypted), stores.first)
+        return replace(task, routes=keeper.add_file(ROUTES, encode_routes(routes)))
 
     def dismiss(self) -> None:
         """See Executor."""

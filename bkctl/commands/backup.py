@@ -194,7 +194,6 @@ def backup(
             raft_dir=raft_dir,
             jobs=jobs,
             store_id=store_id,
-            resolve_locks=resolve_locks,
         )
         first_store, *others = stores_of.store_options(
             options.required("--db", db or None) if dask is None else dask.paths,

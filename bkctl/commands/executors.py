@@ -88,7 +88,6 @@ _INSTEAD = {
     "raft_dir": "write raft-dir in the file of --cluster",
     "jobs": "start Dask workers with that many: --resources store-4=2",
     "store_id": "the stores' own ids are those of the file of --cluster",
-    "resolve_locks": "let the locks be (an earlier --end-ts, --wait-locks), or give all --db here",
 }
 
 

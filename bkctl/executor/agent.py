@@ -35,6 +35,7 @@ from bkctl.executor.messages import (
     Lost,
     OpenStore,
     Read,
+    Records,
     Refused,
     RegionRecords,
     Run,
@@ -98,6 +99,8 @@ class Store:
             return self._finish(source)
         if isinstance(request, RegionRecords):
             return list(source.region_records())
+        if isinstance(request, Records):
+            return list(source.records(request.family, request.lower, request.upper))
         if isinstance(request, FindChanges):
             from bkctl.backup.changes import find_changes
 

@@ -19,11 +19,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from bkctl.backup.changes import Changes
+from bkctl.backup.task import BackupTask
 from bkctl.cluster.stores import Stores, options_of
 from bkctl.errors import BkctlError, WorkerDiedError
 from bkctl.executor import bridge
 from bkctl.executor.cluster_file import ClusterStore
 from bkctl.executor.crew import Crew
+from bkctl.executor.locks import Decisions, decide_locks
 from bkctl.executor.messages import MAX_WRITERS, Done, Event, JobResult, Lost, Parcel
 from bkctl.executor.opening import Opening
 from bkctl.executor.remote import RemoteAgent, RemoteSource, close_agents
@@ -75,6 +77,7 @@ class DaskExecutor:
         self._writers: set[int] = set()
         self._stopped_at: float | None = None
         self._rate_share = 1
+        self._decisions: Decisions | None = None
         self._topic = scheduler.on_event(self._hear)
         scheduler.on_lost(lambda known: self._inbox.put(lambda told: self._miss(known, told)))
 
@@ -154,6 +157,18 @@ class DaskExecutor:
         assert isinstance(source, RemoteSource)
         return source.find_changes(ranges, start_ts, end_ts)
 
+    def settle_locks(
+        self,
+        task: BackupTask,
+        ranges: Sequence[BackupRange],
+        stores: Stores,
+        routes: Sequence[BackupRange] | None,
+    ) -> BackupTask:
+        """See Executor: they are decided now, as no machine has all that decides them."""
+        sources = [crew.first for crew in self._crews]
+        self._decisions = decide_locks(sources, ranges, task.end_ts, routes)
+        return task
+
     def open_stores(
         self,
         options: Sequence[SourceOptions],
@@ -213,10 +228,13 @@ class DaskExecutor:
             storage = replace(storage, rate_limit=limit)
         # An agent has a seal of its own: a key that has left no machine.
         task = replace(task, storage=storage, writer=agent.writer, seal=None)
+        own = None
+        if self._decisions is not None:
+            own = self._decisions.within(brange for _, brange in job.ranges)
         sent = self._sent[token] = _Sent(job, crew, agent)
         sent.future = self._scheduler.submit(
             *(agent.worker.address, crew.store.id, bridge.run_job),
-            *(agent.session, self._topic, token, Parcel(replace(job, task=task))),
+            *(agent.session, self._topic, token, Parcel(replace(job, task=task, decided=own))),
         )
         sent.future.add_done_callback(lambda future: self._settle(token, future))
 

@@ -111,6 +111,15 @@ class RegionRecords:
 
 
 @dataclass(frozen=True, slots=True)
+class Records:
+    """Asks for the records of `[lower, upper)` of a family, as (key, value); small ones."""
+
+    family: str
+    lower: bytes
+    upper: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class FindChanges:
     """Asks for `bkctl.backup.changes.find_changes`."""
 

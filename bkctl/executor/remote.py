@@ -19,6 +19,7 @@ from bkctl.executor.messages import (
     OpenStore,
     Parcel,
     Read,
+    Records,
     Refused,
     RegionRecords,
     StoreFacts,
@@ -192,6 +193,11 @@ class RemoteSource:
     def region_records(self) -> Iterator[tuple[bytes, bytes]]:
         """See StoreAtHand."""
         yield from self.agent.ask(RegionRecords())
+
+    def records(self, family: str, lower: bytes, upper: bytes) -> list[tuple[bytes, bytes]]:
+        """The records `[lower, upper)` of a family of the view, small ones."""
+        found: list[tuple[bytes, bytes]] = self.agent.ask(Records(family, lower, upper))
+        return found
 
     def require(self, *families: str) -> None:
         """See StoreAtHand."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from operator import itemgetter
+from typing import Protocol
 
 from bkctl.codec.strings import ByteStrings
 from bkctl.codec.varint import encode_uvarint
@@ -30,8 +32,7 @@ from bkctl.mvcc.keys import (
 from bkctl.mvcc.lock import DELETE, PUT, DecidedLock, Lock, parse_lock
 from bkctl.mvcc.presume import End, Home, presume_end
 from bkctl.mvcc.write import ROLLBACK, parse_write
-from bkctl.store.database import Database
-from bkctl.store.scan import RecordScan
+from bkctl.store.scan import Records, RecordScan
 
 _BATCH = 256
 _TAKEN = 4096
@@ -40,11 +41,37 @@ _REMEMBERED = 4096
 Record = tuple[bytes, bytes]
 
 
+class Decider(Protocol):
+    """Who knows what became of locks."""
+
+    def decide(self, raw_key: bytes, lock: Lock) -> DecidedLock | None:
+        """What became of a lock's transaction; None where that is not known."""
+
+    def why_undecided(self, lock: Lock) -> str:
+        """Say why `decide` gave None."""
+
+
+class DecidedLocks:
+    """A Decider of what was decided before, elsewhere."""
+
+    def __init__(self, decided: Iterable[DecidedLock]) -> None:
+        self._known = {(each.primary, each.start_ts): each for each in decided}
+
+    def decide(self, raw_key: bytes, lock: Lock) -> DecidedLock | None:
+        """See Decider."""
+        found = self._known.get((lock.primary, lock.start_ts))
+        return None if found is None else replace(found, key=raw_key)
+
+    def why_undecided(self, lock: Lock) -> str:
+        """See Decider."""
+        return "no store that is read holds the end of its transaction"
+
+
 class LockDecider:
     """Decides locks by the stores that `open_stores` opens when a lock asks for them."""
 
     def __init__(
-        self, open_stores: Callable[[], Iterable[Database]], home: Home | None = None
+        self, open_stores: Callable[[], Iterable[Records]], home: Home | None = None
     ) -> None:
         """`home` is given where the cluster is dead: transactions without an end get one."""
         self._open_stores, self._home = open_stores, home
@@ -79,7 +106,7 @@ class LockDecider:
         return "this store holds no trace of its primary, which another store decides"
 
 
-def _find_end(database: Database, primary: bytes, start_ts: int) -> End | None:
+def _find_end(database: Records, primary: bytes, start_ts: int) -> End | None:
     """(commit_ts, or None if rolled back) of the transaction; None if it has no record here."""
     first = versioned_key(primary, MAX_TS)
     last = first[:-TS_SIZE] + encode_ts(start_ts)
@@ -120,9 +147,7 @@ class WithDecided:
         return ByteStrings.of(keys), ByteStrings.of(values)
 
 
-def committed_records(
-    locks: Iterator[Record], end_ts: int, decider: LockDecider
-) -> Iterator[Record]:
+def committed_records(locks: Iterator[Record], end_ts: int, decider: Decider) -> Iterator[Record]:
     """The write records that locks (data key, lock) stand for, committed by `end_ts`, in key order.
 
     The locks must all have been decided before.

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from bkctl.mvcc.keys import TS_SIZE, versioned_key
 from bkctl.mvcc.lock import PESSIMISTIC, Lock, parse_lock
-from bkctl.store.database import Database
+from bkctl.store.scan import Records
 
-Home = Callable[[bytes], Database | None]
+Home = Callable[[bytes], Records | None]
 """The store whose replica counts for a raw user key; None if none is known to have all of it."""
 End = tuple[int | None]
 """(commit_ts,), or (None,) for one that is rolled back."""

@@ -16,7 +16,7 @@ import numpy as np
 from bkctl.codec.strings import I64, ByteStrings, Mask
 from bkctl.errors import CorruptionError, KeyIsLockedError
 from bkctl.mvcc.batch import DamagedRecordError, Keys, Records, check_types, with_timestamps
-from bkctl.mvcc.decide import LockDecider, WithDecided, committed_records
+from bkctl.mvcc.decide import Decider, WithDecided, committed_records
 from bkctl.mvcc.entries import BATCH_LIMIT, EntryBatch, Segment
 from bkctl.mvcc.keys import TS_SIZE, decode_data_key
 from bkctl.mvcc.lock import DecidedLock, Lock, parse_lock
@@ -45,7 +45,7 @@ class EntryScanner:
         self._decided = False
         self.versions = 0
 
-    def check_locks(self, decider: LockDecider | None = None) -> list[DecidedLock]:
+    def check_locks(self, decider: Decider | None = None) -> list[DecidedLock]:
         """Raise KeyIsLockedError for the first lock in the range that blocks end_ts.
 
         With a `decider`, locks whose transaction's end it knows do not block: they are returned,
@@ -178,7 +178,7 @@ def _at_key(error: DamagedRecordError, keys: ByteStrings, row: int) -> Corruptio
     return CorruptionError(f"{error} at key {keys[row].hex().upper()}")
 
 
-def _is_locked(raw_key: bytes, lock: Lock, decider: LockDecider | None) -> KeyIsLockedError:
+def _is_locked(raw_key: bytes, lock: Lock, decider: Decider | None) -> KeyIsLockedError:
     why = "" if decider is None else f"; {decider.why_undecided(lock)}"
     return KeyIsLockedError(
         f"key is locked: key {raw_key.hex().upper()}, primary {lock.primary.hex().upper()}, "

@@ -45,6 +45,28 @@ class RecordScan(Protocol):
         ...
 
 
+class Takes(Protocol):
+    """What gives records in key order, until there are none."""
+
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """See RecordScan."""
+        ...
+
+
+class Records(Protocol):
+    """A store's records, wherever it is; see `bkctl.store.database.Database`."""
+
+    def get(self, family: str, key: bytes) -> bytes | None:
+        """The value of one key, or None."""
+        ...
+
+    def scan(
+        self, family: str, lower: bytes, upper: bytes, *, readahead: int | None = None
+    ) -> Takes:
+        """Read `[lower, upper)` of a family, in key order."""
+        ...
+
+
 class Scan:
     """A forward scan of one column family; take records from it until it gives none."""
 

@@ -246,9 +246,13 @@ class Source:
 
     def raft_records(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
         """The records `[lower, upper)` of the family `raft`; SourceError without one."""
-        self.require("raft")
+        return self.records("raft", lower, upper)
+
+    def records(self, family: str, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records `[lower, upper)` of a family, small ones; SourceError without the family."""
+        self.require(family)
         with self._naming_the_file():
-            yield from self._inspector.records("raft", lower, upper)
+            yield from self._inspector.records(family, lower, upper)
 
     def missing(self, family: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
         """Tell which of `keys` a column family of the view does not show."""

@@ -142,6 +142,31 @@ def test_windows_are_those_of_a_local_run(
     assert cluster.private_folders == []
 
 
+def test_locks_are_decided_as_by_a_local_run(
+    cluster: DaskCluster,
+    workers: Callable[..., list[Worker]],
+    stores: list[Path],
+    tmp_path: Path,
+) -> None:
+    all_three(workers)
+    file = write_cluster_file(tmp_path / "cluster.toml", stores)
+    options = ("--end-ts", truth("dead3")["windows"][-1]["end_ts"] + (1 << 40), "--resolve-locks")
+    done = back_up(cluster, file, tmp_path / "repository", *options)
+    assert done.code == 0, done.stderr
+    local = bkctl(
+        *("backup", *(word for each in (2, 0, 1) for word in ("--db", stores[each]))),
+        *("--region-map", "store", "--storage", tmp_path / "local", "--json"),
+        *("--progress", "none", *options),
+    )
+    assert figures(done.report) == figures(local.document)
+    ours, theirs = done.report["decided_locks"], local.document["decided_locks"]
+    assert sorted(ours, key=str) == sorted(theirs, key=str)
+    assert len(ours) > 1
+    assert any(lock.get("presumed") for lock in ours)
+    unresolved = back_up(cluster, file, tmp_path / "again", *options[:2])
+    assert unresolved.code == 4, unresolved.stderr
+
+
 def test_an_encrypted_store_by_a_key_of_its_machine(
     cluster: DaskCluster, workers: Callable[..., list[Worker]], tmp_path: Path
 ) -> None:
@@ -335,10 +360,6 @@ def test_a_path_that_is_no_store_is_told_with_its_machine(
         (("--cluster", "{file}"), "--cluster is for --executor dask://"),
         (("--executor", "dask://h:1", "--cluster", "{file}", "--db", "x"), "--db cannot go with"),
         (("--executor", "dask://h:1", "--cluster", "{file}", "--jobs", 2), "--jobs cannot go"),
-        (
-            ("--executor", "dask://h:1", "--cluster", "{file}", "--resolve-locks"),
-            "--resolve-locks cannot go with",
-        ),
         (
             (
                 *("--executor", "dask://h:1", "--cluster", "{file}"),
