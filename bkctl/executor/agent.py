@@ -26,6 +26,7 @@ from bkctl.executor.messages import (
     Answer,
     Apply,
     Ask,
+    BlockingLocks,
     Cancel,
     Done,
     Ended,
@@ -101,6 +102,8 @@ class Store:
             return list(source.region_records())
         if isinstance(request, Records):
             return list(source.records(request.family, request.lower, request.upper))
+        if isinstance(request, BlockingLocks):
+            return list(_blocking(source, request))
         if isinstance(request, FindChanges):
             from bkctl.backup.changes import find_changes
 
@@ -190,6 +193,16 @@ class Store:
         self._folders.close()
         if self._source is not None:
             self._source.close()
+
+
+def _blocking(source: RaftSource, request: BlockingLocks) -> Iterator[tuple[bytes, bytes]]:
+    from bkctl.mvcc.keys import decode_data_key
+    from bkctl.mvcc.lock import parse_lock
+
+    for span in request.spans:
+        for data_key, value in source.records("lock", *span):
+            if parse_lock(value).blocks(decode_data_key(data_key), request.end_ts):
+                yield data_key, value
 
 
 class Agent:

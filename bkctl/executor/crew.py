@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ class Crew:
 
     `waiting` are jobs for which no agent is free, `joining` addresses of Dask workers that are on
     their way to take part, `tried` those that need not be asked (again). `lonely_since` is when the
-    last agent went; `trouble` why one could not come in its place.
+    last agent went; `trouble` why one could not come in its place. Once all `is_over`, those that
+    are joining (in `threads`) give up; some have `arrived` that nobody took in yet.
     """
 
     store: ClusterStore
@@ -36,6 +38,9 @@ class Crew:
     tried: set[str] = field(default_factory=set)
     lonely_since: float | None = None
     trouble: str = ""
+    is_over: bool = False
+    arrived: list[RemoteAgent] = field(default_factory=list)
+    threads: list[threading.Thread] = field(default_factory=list)
 
     def follower(
         self, scheduler: Scheduler, worker: DaskWorker, is_cancelled: Callable[[], bool]

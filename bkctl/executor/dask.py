@@ -28,7 +28,7 @@ from bkctl.executor.crew import Crew
 from bkctl.executor.locks import Decisions, decide_locks
 from bkctl.executor.messages import MAX_WRITERS, Done, Event, JobResult, Lost, Parcel
 from bkctl.executor.opening import Opening
-from bkctl.executor.remote import RemoteAgent, RemoteSource, close_agents
+from bkctl.executor.remote import RemoteAgent, RemoteSource
 from bkctl.executor.scheduler import DaskWorker, Scheduler, WorkerLostError
 from bkctl.pool.pool import Again, Emitted, JobDone, JobLost, PoolEvent
 from bkctl.raft.at_hand import StoreAtHand
@@ -330,26 +330,30 @@ class DaskExecutor:
             if crew.store.id in worker.slots and worker.address not in crew.tried:
                 crew.tried.add(worker.address)
                 crew.joining.add(worker.address)
-                self._beside(partial(self._join, crew, worker))
+                crew.threads.append(self._beside(partial(self._join, crew, worker)))
 
     def _join(self, crew: Crew, worker: DaskWorker) -> None:
         """In a thread of its own: let a worker follow."""
         agent, trouble = None, ""
         try:
-            agent = crew.follower(self._scheduler, worker, lambda: self._stopped_at is not None)
+            agent = crew.follower(self._scheduler, worker, lambda: self._is_over(crew))
         except BkctlError as e:
             trouble = str(e)
+        if agent is not None:
+            crew.arrived.append(agent)
         self._inbox.put(lambda _: self._joined(crew, worker, agent, trouble))
+
+    def _is_over(self, crew: Crew) -> bool:
+        return crew.is_over or self._stopped_at is not None
 
     def _joined(
         self, crew: Crew, worker: DaskWorker, agent: RemoteAgent | None, trouble: str
     ) -> None:
         crew.joining.discard(worker.address)
         crew.trouble = trouble or crew.trouble
-        if agent is not None and crew in self._crews:
+        if agent is not None:
+            crew.arrived.remove(agent)
             self._enlist(crew, agent)
-        elif agent is not None:
-            self._beside(lambda: close_agents(self._scheduler, [agent]))
 
     def _look_after(self, events: list[PoolEvent]) -> None:
         if self._scheduler.is_lost:
@@ -369,8 +373,10 @@ class DaskExecutor:
                 events.append(JobLost(0, crew.waiting.popleft(), why, Again.NOTHING))
 
     @staticmethod
-    def _beside(call: Callable[[], Any]) -> None:
-        threading.Thread(target=call, daemon=True).start()
+    def _beside(call: Callable[[], Any]) -> threading.Thread:
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        return thread
 
 
 def _number(taken: set[int]) -> int:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from bkctl.backup.parts import by_view
+from bkctl.backup.parts import by_view, span_of
 from bkctl.executor.remote import RemoteSource
 from bkctl.mvcc.decide import LockDecider
 from bkctl.mvcc.keys import decode_data_key
@@ -55,14 +55,12 @@ def decide_locks(
     decider = LockDecider(lambda: stores, None if routes is None else _home(routes, stores))
     decided = []
     for view, own in enumerate(by_view(ranges, len(sources))):
-        for brange in own:
-            span = brange.data_start_key, brange.data_end_key
-            for data_key, value in sources[view].records("lock", *span):
-                raw_key, lock = decode_data_key(data_key), parse_lock(value)
-                if not lock.blocks(raw_key, end_ts):
-                    continue
-                if (found := decider.decide(raw_key, lock)) is not None:
-                    decided.append((view, found))
+        if not own:
+            continue
+        for data_key, value in sources[view].blocking_locks(list(map(span_of, own)), end_ts):
+            found = decider.decide(decode_data_key(data_key), parse_lock(value))
+            if found is not None:
+                decided.append((view, found))
     return Decisions(decided)
 
 

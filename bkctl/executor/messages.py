@@ -120,6 +120,14 @@ class Records:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockingLocks:
+    """Asks for the locks in spans of data keys that block a snapshot, as (data key, value)."""
+
+    spans: tuple[tuple[bytes, bytes], ...]
+    end_ts: int
+
+
+@dataclass(frozen=True, slots=True)
 class FindChanges:
     """Asks for `bkctl.backup.changes.find_changes`."""
 

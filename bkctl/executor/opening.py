@@ -19,6 +19,7 @@ from bkctl.executor.scheduler import DaskWorker, Scheduler
 from bkctl.store.source import SourceOptions
 
 _PAUSE_SECONDS = 0.5
+_JOINING_SECONDS = 10.0
 _T = TypeVar("_T")
 
 
@@ -37,10 +38,15 @@ class RemoteStores(Stores):
         self._scheduler, self.crews = scheduler, crews
 
     def close(self) -> None:
-        """See Stores: the agents end."""
-        agents = [agent for crew in self.crews for agent in crew.agents]
+        """See Stores: the agents end, those that are joining too."""
+        for crew in self.crews:
+            crew.is_over = True
+        for thread in [thread for crew in self.crews for thread in crew.threads]:
+            thread.join(_JOINING_SECONDS)
+        agents = [agent for crew in self.crews for agent in (*crew.agents, *crew.arrived)]
         for crew in self.crews:
             crew.agents.clear()
+            crew.arrived.clear()
         close_agents(self._scheduler, agents)
 
 

@@ -14,6 +14,7 @@ from bkctl.errors import SourceError, UsageError
 from bkctl.executor import bridge
 from bkctl.executor.messages import (
     Apply,
+    BlockingLocks,
     FindChanges,
     Finish,
     OpenStore,
@@ -197,6 +198,13 @@ class RemoteSource:
     def records(self, family: str, lower: bytes, upper: bytes) -> list[tuple[bytes, bytes]]:
         """The records `[lower, upper)` of a family of the view, small ones."""
         found: list[tuple[bytes, bytes]] = self.agent.ask(Records(family, lower, upper))
+        return found
+
+    def blocking_locks(
+        self, spans: Sequence[tuple[bytes, bytes]], end_ts: int
+    ) -> list[tuple[bytes, bytes]]:
+        """The locks in spans of data keys that block a snapshot: data keys and values."""
+        found: list[tuple[bytes, bytes]] = self.agent.ask(BlockingLocks(tuple(spans), end_ts))
         return found
 
     def require(self, *families: str) -> None:
