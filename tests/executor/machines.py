@@ -73,15 +73,19 @@ class DaskCluster:
     stack: ExitStack
     port: int = field(default_factory=free_port)
     workers: list[Worker] = field(default_factory=list)
+    # Dask's settings for TLS, as variables; none is plain TCP.
+    tls: dict[str, str] = field(default_factory=dict)
 
     @property
     def executor(self) -> str:
-        return f"dask://{self.machine.address}:{self.port}"
+        scheme = "dask+tls" if self.tls else "dask"
+        return f"{scheme}://{self.machine.address}:{self.port}"
 
     def start_scheduler(self) -> None:
         log = self.folder / "scheduler.log"
         options = ("--host", self.machine.address, "--port", str(self.port), "--no-dashboard")
-        dask = ("-m", "dask", "scheduler", *options)
+        dask = ["-m", "dask", "scheduler", *options]
+        dask += ["--protocol", "tls"] if self.tls else []
         self.scheduler = self.start(self.machine, log, *dask)
         await_text(log, "Scheduler at:", self.scheduler)
 
@@ -93,7 +97,9 @@ class DaskCluster:
         options = ["--no-nanny", "--no-dashboard", "--nthreads", "2", "--name", name]
         options += ["--host", machine.address, "--resources", resources]
         options += ["--local-directory", str(self.folder / f"scratch-{name}")]
-        address = f"tcp://{self.machine.address}:{self.port}"
+        scheme = "tls" if self.tls else "tcp"
+        address = f"{scheme}://{self.machine.address}:{self.port}"
+        options += ["--protocol", "tls"] if self.tls else []
         command = ("-m", "dask", "worker", address, *options)
         process = self.start(machine, log, *command, **env)
         await_text(log, "Registered to:", process)
@@ -110,7 +116,7 @@ class DaskCluster:
                 stdout=out,
                 stderr=out,
                 cwd=self.folder,
-                env=environment(self.folder, **env),
+                env=environment(self.folder, **self.tls, **env),
                 start_new_session=True,
             )
         self.stack.callback(end, process)
@@ -126,7 +132,7 @@ class DaskCluster:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env=environment(self.folder, **env),
+            env=environment(self.folder, **self.tls, **env),
         )
         self.stack.callback(end, process)
         return process
@@ -196,12 +202,14 @@ def require_dask() -> None:
 
 
 @contextmanager
-def dask_cluster(folder: Path, machine: Machine | None = None) -> Iterator[DaskCluster]:
+def dask_cluster(
+    folder: Path, machine: Machine | None = None, tls: dict[str, str] | None = None
+) -> Iterator[DaskCluster]:
     """A scheduler; its workers are started one by one."""
     require_dask()
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        cluster = DaskCluster(folder, machine or Machine("127.0.0.1"), stack)
+        cluster = DaskCluster(folder, machine or Machine("127.0.0.1"), stack, tls=tls or {})
         cluster.start_scheduler()
         yield cluster
 

@@ -8,9 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from bkctl.archive.backup_dir import BackupDir
 from bkctl.archive.report import Report
@@ -337,6 +342,59 @@ def test_another_store_in_its_place_is_refused(
     assert done.code == 2
     assert "is store 2; correct --cluster" in done.stderr
     assert cluster.private_folders == []
+
+
+def tls_settings(folder: Path) -> dict[str, str]:
+    """Dask's TLS by one certificate that signs itself, for everyone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dask")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "key.pem").write_bytes(private)
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    tls = "DASK_DISTRIBUTED__COMM__TLS__"
+    settings = {f"{tls}CA_FILE": str(folder / "cert.pem")}
+    for role in ("SCHEDULER", "WORKER", "CLIENT"):
+        settings[f"{tls}{role}__CERT"] = str(folder / "cert.pem")
+        settings[f"{tls}{role}__KEY"] = str(folder / "key.pem")
+    return settings
+
+
+def test_a_key_goes_to_workers_by_tls_and_shows_nowhere(stores: list[Path], tmp_path: Path) -> None:
+    file = write_cluster_file(tmp_path / "cluster.toml", stores)
+    secret = "5ec2e7" * 5 + "00"
+    crypter = ("--crypter.method", "aes128-ctr", "--crypter.key", secret)
+    with dask_cluster(tmp_path / "dask", tls=tls_settings(tmp_path)) as cluster:
+        for store_id in STORE_IDS:
+            cluster.start_worker(f"w{store_id}", f"store-{store_id}=2")
+        options = (*window_options(window("full2")), *crypter)
+        done = back_up(cluster, file, tmp_path / "repository", *options)
+        assert done.code == 0, done.stderr
+        assert figures(done.report) == figures(window("full2"))
+        verified = cluster.run(
+            *("verify", "--storage", tmp_path / "repository", "--level", "deep", *crypter)
+        )
+        assert verified.code == 0, verified.stderr
+        logs = [path.read_text() for path in cluster.folder.glob("*.log")]
+    assert len(logs) == 4
+    for text in (*logs, done.stdout, done.stderr):
+        assert secret not in text.lower()
+        assert bytes.fromhex(secret).decode("latin-1") not in text
 
 
 def test_a_path_that_is_no_store_is_told_with_its_machine(
