@@ -45,6 +45,7 @@ Example:
   bkctl backup --incremental --full-every 7d --end-ts -5m
   bkctl backup --db /var/lib/tikv --region-map none --raw --storage /backups
   bkctl backup --part --end-ts 2026-11-24T01:00:00Z --name night-1 --wait 30m
+  bkctl backup --executor dask://scheduler:8786 --cluster cluster.toml
 
 \b
 Exit codes: 0 published; 1 failed; 2 bad option or unreadable input, nothing
