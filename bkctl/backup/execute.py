@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,7 +192,7 @@ def _failure(brange: BackupRange, refused: Iterable[RangeFailure]) -> RangeFailu
 def parts_of(brange: BackupRange, ranges: Sequence[BackupRange]) -> list[BackupRange]:
     """The same keys as a plan reads them now, by its `ranges`; none where it does not read all."""
     end = brange.data_end_key
-    first = bisect_right(ranges, brange.data_start_key, key=_data_start) - 1
+    first = bisect_right(ranges, brange.data_start_key, key=attrgetter("data_start_key")) - 1
     parts, at = [], brange.start_key
     for own in islice(ranges, max(0, first), None):
         if own.data_start_key >= end or max(own.start_key, brange.start_key) != at:
@@ -200,10 +201,6 @@ def parts_of(brange: BackupRange, ranges: Sequence[BackupRange]) -> list[BackupR
         parts.append(structs.replace(own, start_key=at, end_key=behind, takes_all=brange.takes_all))
         at = behind
     return parts if parts and span_of(parts[-1])[1] == end else []
-
-
-def _data_start(brange: BackupRange) -> bytes:
-    return brange.data_start_key
 
 
 def _balanced(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from bkctl.archive.names import MAX_WRITER
 from bkctl.backup.changes import Changes
 from bkctl.backup.task import BackupTask
 from bkctl.cluster.stores import Stores, options_of
@@ -26,7 +27,7 @@ from bkctl.executor import bridge
 from bkctl.executor.cluster_file import ClusterStore
 from bkctl.executor.crew import Crew
 from bkctl.executor.locks import Decisions, decide_locks
-from bkctl.executor.messages import MAX_WRITERS, Done, Event, JobResult, Lost, Parcel
+from bkctl.executor.messages import Done, Event, JobResult, Lost, Parcel
 from bkctl.executor.opening import Opening
 from bkctl.executor.remote import RemoteAgent, RemoteSource
 from bkctl.executor.scheduler import DaskWorker, Scheduler, WorkerLostError
@@ -381,7 +382,7 @@ class DaskExecutor:
 
 def _number(taken: set[int]) -> int:
     """A number for names of files that no other agent has; of another run, hardly."""
-    while (number := 1 + secrets.randbelow(MAX_WRITERS)) in taken:
+    while (number := 1 + secrets.randbelow(MAX_WRITER)) in taken:
         pass
     taken.add(number)
     return number

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from bkctl import errors
-from bkctl.archive.names import MAX_WRITER
 from bkctl.errors import BkctlError
 from bkctl.pool.pool import Again
 from bkctl.raft.standing import Standing
@@ -24,8 +23,6 @@ from bkctl.store.ident import StoreIdent
 from bkctl.store.manifest import LiveFile
 from bkctl.store.source import SourceOptions
 from bkctl.titan.manifest import BlobFileMeta
-
-MAX_WRITERS = MAX_WRITER
 
 
 class Parcel:
